@@ -1,0 +1,1 @@
+//! The signer: PKCS#11, key ceremony, certificate profiles and CSR policy.

@@ -1,0 +1,22 @@
+//! The words everybody speaks: the wire messages generated from the `.proto` files, ids, units and limits.
+//!
+//! No behaviour, and no knowledge of who sends what to whom.
+
+pub mod ids;
+pub mod outcome;
+pub mod units;
+
+/// `factory.station.v1`: the MES and the station.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod station {
+    tonic::include_proto!("factory.station.v1");
+}
+
+/// `factory.signer.v1`: the station and the signer.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod signer {
+    tonic::include_proto!("factory.signer.v1");
+}
+
+/// The file descriptor set of all of the above, encoded: what the reflection services serve.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,1 @@
+//! The factory station daemon and its command-line tool.
