@@ -1,1 +1,7 @@
-//! Simulators of all that a station touches, a reference controller, and the scenario tests.
+//! Simulators of all that a station touches, each served by a process of its own; a reference
+//! controller; and the rig that wires them to a real station and a real signer.
+//!
+//! Nothing of this is compiled into the daemon: the daemon under test is the daemon that ships.
+
+pub mod control;
+pub mod pty;
