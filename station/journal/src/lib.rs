@@ -1,1 +1,30 @@
 //! The append-only log that is the truth about every run, with an index that can be deleted and rebuilt.
+//!
+//! A [`Journal`] is a directory:
+//!
+//! ```text
+//! journal/segment-00000000000000000001.log   the truth, named after its first record; bytes: see `segment`
+//! journal/segment-00000000000000004711.log
+//! journal/index/                             what can be rebuilt from it (sled); may be deleted at any time
+//! journal/lock                               held while a process has the journal open
+//! ```
+//!
+//! What [`Journal::append`] has answered survives the process and the power; nothing else is promised. Reading never
+//! disturbs writing: [`Journal::read`] walks over what is durable now, a [`Follower`] waits for what comes.
+
+mod committer;
+mod error;
+mod follower;
+mod index;
+mod journal;
+mod record;
+mod recovery;
+mod reindex;
+pub mod segment;
+mod store;
+
+pub use committer::Statistics;
+pub use error::JournalError;
+pub use follower::Follower;
+pub use journal::{Journal, Options};
+pub use record::{Entry, Keys, Record, Sequence};

@@ -1,0 +1,121 @@
+//! What can go wrong with a journal, and what to do about it.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::record::Sequence;
+use crate::segment::MAX_PAYLOAD;
+
+/// Why a journal did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The system refused something.
+    #[error("cannot {act} {}", path.display())]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has the journal open, or this one does already.
+    #[error("journal {} is in use; stop the other process first", dir.display())]
+    Locked {
+        /// The journal's directory.
+        dir: PathBuf,
+    },
+    /// The log holds something that was not written that way.
+    #[error(
+        "{} is damaged at byte {offset}: {what}; keep a copy of the journal, then restore this file from a backup",
+        path.display()
+    )]
+    Damaged {
+        /// The segment file.
+        path: PathBuf,
+        /// Where in it the damaged record begins.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The index remembers a record that the log no longer holds.
+    #[error(
+        "journal {} ends at record {found}, but record {acknowledged} was acknowledged; \
+         restore the last segment from a backup, or delete the index folder to accept the loss",
+        dir.display()
+    )]
+    Lost {
+        /// The journal's directory.
+        dir: PathBuf,
+        /// The last record that is known to have been acknowledged.
+        acknowledged: Sequence,
+        /// The last record that is there.
+        found: Sequence,
+    },
+    /// A record is too big to be journalled.
+    #[error("record of {size} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLarge {
+        /// Its size, encoded.
+        size: usize,
+    },
+    /// A record refused to be encoded.
+    #[error("cannot encode the record")]
+    Encode {
+        /// Its reason.
+        source: minicbor::encode::Error<Infallible>,
+    },
+    /// A sound record does not have the shape that this program knows.
+    #[error("cannot decode record {sequence}")]
+    Decode {
+        /// Which one.
+        sequence: Sequence,
+        /// What the decoder said.
+        source: minicbor::decode::Error,
+    },
+    /// A record was written by a program that is newer than this one.
+    #[error("record {sequence} has version {version}; use the program that wrote it, or a newer one")]
+    Newer {
+        /// Which one.
+        sequence: Sequence,
+        /// The version it was written with.
+        version: u8,
+    },
+    /// A write failed earlier: nothing is accepted until the journal has been opened anew.
+    #[error("the journal takes no more records since a write failed; remove the cause and restart")]
+    Poisoned {
+        /// The failure.
+        source: Arc<JournalError>,
+    },
+    /// The index failed after it was opened; the log is not affected.
+    #[error("the journal's index failed ({reason}); a restart rebuilds it")]
+    Index {
+        /// What it said.
+        reason: String,
+    },
+    /// A cursor would stand behind the end of the log.
+    #[error("receiver {receiver} acknowledged record {sequence}, but the last one is {last}")]
+    AheadOfLog {
+        /// Whose cursor.
+        receiver: String,
+        /// Where it would stand.
+        sequence: Sequence,
+        /// The last record there is.
+        last: Sequence,
+    },
+    /// The journal was closed while somebody waited for it.
+    #[error("the journal was closed")]
+    Closed,
+}
+
+impl JournalError {
+    pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), offset, what: what.into() }
+    }
+
+    /// For `map_err`: turns an I/O error into one that says what was tried, and on what.
+    pub(crate) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { act, path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,223 @@
+//! What can be looked up: records by their keys, their positions, the receivers' cursors. The only file that names sled.
+//!
+//! Nothing here is the truth. The index is not synced, so after a crash it lags; it may be damaged or gone. What it
+//! learns in one call it learns as a whole, and it remembers the last record it learnt of: the log knows the rest.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::warn;
+
+use crate::error::JournalError;
+use crate::record::{Cursor, Keys, Sequence};
+use crate::segment::Hash;
+use crate::store::Position;
+
+/// What records can be found by.
+#[derive(Clone, Copy)]
+pub(crate) enum Topic {
+    Unit,
+    Run,
+    Order,
+}
+
+/// What the index learns about one record.
+pub(crate) struct Note {
+    pub sequence: Sequence,
+    pub position: Position,
+    pub content: Content,
+}
+
+/// What there is to learn from a record.
+pub(crate) enum Content {
+    Record(Keys),
+    Cursor(Cursor),
+}
+
+/// An open index.
+pub(crate) struct Index {
+    db: sled::Db,
+    /// The number of entries that are never overwritten: if one gets lost, somebody must notice.
+    count: AtomicU64,
+    failure: OnceLock<String>,
+}
+
+const HEAD: &[u8] = b"h";
+const CURSOR: u8 = b'c';
+const POSITION: u8 = b'p';
+
+// Most of the index is never asked for; the page cache serves the rest.
+const CACHE_BYTES: u64 = 16 << 20;
+
+impl Index {
+    /// Opens the index in `dir`, or begins one, and checks it whole.
+    pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
+        // Nobody waits for the index, so no thread has to flush it: closing it does.
+        let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let (db, count) = guard(|| {
+            let db = config.open()?;
+            let mut count = 0;
+            for item in db.iter() {
+                let (key, _) = item?;
+                count += u64::from(key[0] != CURSOR && *key != *HEAD);
+            }
+            Ok((db, count))
+        })
+        .map_err(|reason| JournalError::Index { reason })?;
+
+        let index = Self { db, count: AtomicU64::new(count), failure: OnceLock::new() };
+        let expected = index.head_entry()?.map_or(0, |(_, _, count)| count);
+        if count == expected {
+            Ok(index)
+        } else {
+            Err(JournalError::Index { reason: format!("it holds {count} entries instead of {expected}") })
+        }
+    }
+
+    /// Throws the index away and begins an empty one.
+    pub(crate) fn begin_anew(dir: &Path) -> Result<Self, JournalError> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::io("remove", dir)(error))
+            }
+            _ => Self::open(dir),
+        }
+    }
+
+    /// The last record it learnt of, and that record's hash.
+    pub(crate) fn head(&self) -> Result<Option<(Sequence, Hash)>, JournalError> {
+        Ok(self.head_entry()?.map(|(sequence, hash, _)| (sequence, hash)))
+    }
+
+    /// Learns about records, of which the last has `hash`: all or nothing.
+    ///
+    /// After a failure it learns no more, and knows nothing.
+    pub(crate) fn learn(&self, notes: &[Note], hash: Hash) -> Result<(), JournalError> {
+        let Some(last) = notes.last() else { return Ok(()) };
+        let mut batch = sled::Batch::default();
+        let mut count = self.count.load(Ordering::Relaxed);
+        for Note { sequence, position, content } in notes {
+            batch.insert(position_key(*sequence), position_value(*position));
+            count += 1;
+            match content {
+                Content::Record(keys) => {
+                    for key in posting_keys(keys, *sequence) {
+                        batch.insert(key, &[]);
+                        count += 1;
+                    }
+                }
+                Content::Cursor(Cursor { receiver, sequence }) => {
+                    batch.insert(tagged(CURSOR, receiver.as_bytes()), &sequence.get().to_be_bytes());
+                }
+            }
+        }
+        let head = [&last.sequence.get().to_be_bytes()[..], &hash, &count.to_be_bytes()].concat();
+        batch.insert(HEAD, head);
+        self.ask(|db| db.apply_batch(batch))?;
+        self.count.store(count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Where a record begins.
+    pub(crate) fn position(&self, sequence: Sequence) -> Result<Option<Position>, JournalError> {
+        let value = self.ask(|db| db.get(position_key(sequence)))?;
+        let split = |value: sled::IVec| {
+            let (segment, offset) = value.split_first_chunk()?;
+            let segment = u64::from_be_bytes(*segment).into();
+            Some(Position { segment, offset: u64::from_be_bytes(offset.try_into().ok()?) })
+        };
+        Ok(value.and_then(split))
+    }
+
+    /// The records that have `key`, oldest first.
+    pub(crate) fn find(&self, topic: Topic, key: &str) -> Result<Vec<Sequence>, JournalError> {
+        self.ask(|db| {
+            let found = db.scan_prefix(posting_prefix(topic, key)).keys();
+            found.filter_map(|key| key.map(|key| last_number(&key)).transpose()).collect()
+        })
+    }
+
+    /// Where all receivers' cursors stand.
+    pub(crate) fn cursors(&self) -> Result<BTreeMap<String, Sequence>, JournalError> {
+        self.ask(|db| {
+            let cursor = |item: sled::Result<(sled::IVec, sled::IVec)>| {
+                let (key, value) = item?;
+                let receiver = String::from_utf8_lossy(&key[1..]).into_owned();
+                Ok(last_number(&value).map(|sequence| (receiver, sequence)))
+            };
+            db.scan_prefix([CURSOR]).filter_map(|item| cursor(item).transpose()).collect()
+        })
+    }
+
+    fn head_entry(&self) -> Result<Option<(Sequence, Hash, u64)>, JournalError> {
+        let Some(value) = self.ask(|db| db.get(HEAD))? else { return Ok(None) };
+        let split = || {
+            let (sequence, rest) = value.split_first_chunk()?;
+            let (hash, count) = rest.split_first_chunk()?;
+            let count = u64::from_be_bytes(count.try_into().ok()?);
+            Some((u64::from_be_bytes(*sequence).into(), *hash, count))
+        };
+        split().map(Some).ok_or_else(|| JournalError::Index { reason: "its head is malformed".to_owned() })
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&sled::Db) -> sled::Result<T>) -> Result<T, JournalError> {
+        if let Some(reason) = self.failure.get() {
+            return Err(JournalError::Index { reason: reason.clone() });
+        }
+        guard(|| question(&self.db)).map_err(|reason| {
+            warn!(reason, "journal index failed; a restart rebuilds it");
+            let reason = self.failure.get_or_init(|| reason).clone();
+            JournalError::Index { reason }
+        })
+    }
+}
+
+/// sled 0.34 panics on some damaged files; the journal must outlive that.
+fn guard<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("sled panicked".to_owned()),
+    }
+}
+
+fn posting_keys(keys: &Keys, sequence: Sequence) -> impl Iterator<Item = Vec<u8>> {
+    let topics = [(Topic::Unit, &keys.unit), (Topic::Run, &keys.run), (Topic::Order, &keys.order)];
+    topics.into_iter().filter_map(move |(topic, key)| {
+        let mut posting = posting_prefix(topic, key.as_deref()?);
+        posting.extend_from_slice(&sequence.get().to_be_bytes());
+        Some(posting)
+    })
+}
+
+/// The length comes first, so that no key is the beginning of another.
+fn posting_prefix(topic: Topic, key: &str) -> Vec<u8> {
+    let tag = match topic {
+        Topic::Unit => b'u',
+        Topic::Run => b'r',
+        Topic::Order => b'o',
+    };
+    let length = (key.len() as u64).to_be_bytes();
+    tagged(tag, &[&length, key.as_bytes()].concat())
+}
+
+fn position_key(sequence: Sequence) -> Vec<u8> {
+    tagged(POSITION, &sequence.get().to_be_bytes())
+}
+
+fn position_value(Position { segment, offset }: Position) -> Vec<u8> {
+    [segment.get().to_be_bytes(), offset.to_be_bytes()].concat()
+}
+
+fn tagged(tag: u8, key: &[u8]) -> Vec<u8> {
+    [&[tag], key].concat()
+}
+
+fn last_number(bytes: &[u8]) -> Option<Sequence> {
+    bytes.last_chunk().map(|number| u64::from_be_bytes(*number).into())
+}

@@ -1,0 +1,287 @@
+//! The journal as others use it: append, read, follow, look up. Knows nothing of bytes.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::iter;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::error;
+
+use crate::committer::{Committer, Draft, Progress, Request, Statistics, now};
+use crate::error::JournalError;
+use crate::follower::Follower;
+use crate::index::{Content, Index, Topic};
+use crate::record::{Cursor, Entry, Record, Sequence};
+use crate::recovery::{Head, settle, verify};
+use crate::reindex::{catch_up, open_index};
+use crate::segment::{HEADER_LEN, Hash, Header, MAX_PAYLOAD};
+use crate::store::{Frames, Position, Store, sync_dir};
+
+/// Requests that may wait for the committer before the next one has to wait for its place.
+const QUEUE: usize = 256;
+
+const CURSOR_VERSION: u8 = 1;
+
+/// How a journal is kept.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A segment that has reached this many bytes is closed, and the next one begun.
+    pub segment_size: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_size: 16 << 20 }
+    }
+}
+
+/// An open journal of records `R`. Clones are the same journal; it is closed with the last of them.
+pub struct Journal<R> {
+    shared: Arc<Shared>,
+    record: PhantomData<fn() -> R>,
+}
+
+struct Shared {
+    store: Arc<Store>,
+    index: Arc<Index>,
+    progress: Arc<Progress>,
+    durable: watch::Receiver<Sequence>,
+    cursors: Mutex<BTreeMap<String, Sequence>>,
+    /// Both are there until the journal is closed.
+    requests: Option<mpsc::Sender<Request>>,
+    committer: Option<thread::JoinHandle<()>>,
+    /// Held as long as the journal is open.
+    _lock: File,
+}
+
+impl<R: Record> Journal<R> {
+    /// Opens the journal in `dir`, or begins one. Verifies every record first. Blocks.
+    ///
+    /// # Errors
+    /// It is in use; it is damaged, or lost what was acknowledged (then nothing was changed); the system refuses
+    /// something.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, JournalError> {
+        let dir = dir.as_ref();
+        let lock = lock(dir)?;
+        let store = Arc::new(Store::find(dir)?);
+        let verified = verify(&store)?;
+        let index = Arc::new(open_index(&dir.join("index"), &store, verified.as_ref().map(|log| log.head))?);
+        let (head, file) = match verified {
+            Some(log) => (log.head, settle(&store, &log)?),
+            None => begin(&store)?,
+        };
+        catch_up::<R>(&index, &store, head.sequence)?;
+
+        let progress = Arc::new(Progress::default());
+        let cursors = Mutex::new(index.cursors()?);
+        let (durable_sender, durable) = watch::channel(head.sequence);
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let committer = Committer {
+            store: Arc::clone(&store),
+            index: Arc::clone(&index),
+            progress: Arc::clone(&progress),
+            durable: durable_sender,
+            file,
+            head,
+            segment_size: options.segment_size,
+        };
+        let thread = thread::Builder::new().name("journal".to_owned());
+        let committer = thread
+            .spawn(move || committer.run(queue))
+            .map_err(JournalError::io("start the committer of", dir))?;
+
+        let (requests, committer) = (Some(requests), Some(committer));
+        let shared = Shared { store, index, progress, durable, cursors, requests, committer, _lock: lock };
+        Ok(Self { shared: Arc::new(shared), record: PhantomData })
+    }
+
+    /// Adds a record; it is durable when this returns.
+    ///
+    /// Dropped while it waits, the record may still be committed.
+    ///
+    /// # Errors
+    /// The record is too large or cannot be encoded; or this or an earlier write failed, and the journal takes
+    /// nothing more.
+    pub async fn append(&self, record: R) -> Result<Sequence, JournalError> {
+        let payload = minicbor::to_vec(&record).map_err(|source| JournalError::Encode { source })?;
+        if payload.len() > MAX_PAYLOAD {
+            return Err(JournalError::TooLarge { size: payload.len() });
+        }
+        let draft = Draft { payload, version: R::VERSION, content: Content::Record(record.keys()) };
+        let (done, answer) = oneshot::channel();
+        let request = Request { draft, done: Some(done) };
+        self.shared.requests().send(request).await.map_err(|_| JournalError::Closed)?;
+        answer.await.map_err(|_| JournalError::Closed)?
+    }
+
+    /// The durable records from `from` on, oldest first. Blocks while it reads; ends at the first error in the log.
+    pub fn read(&self, from: Sequence) -> impl Iterator<Item = Result<Entry<R>, JournalError>> {
+        let (mut frames, mut failure) = match self.shared.store.read(from, self.last()) {
+            Ok(frames) => (Some(frames), None),
+            Err(failure) => (None, Some(Err(failure))),
+        };
+        iter::from_fn(move || failure.take().or_else(|| next_entry(frames.as_mut()?).transpose()))
+    }
+
+    /// Hands out the records from `from` on, and waits for those to come. Needs a tokio runtime.
+    pub fn follow(&self, from: Sequence) -> Follower<R> {
+        Follower::new(Arc::clone(&self.shared.store), self.shared.durable.clone(), from)
+    }
+
+    /// One record; `None` where there is none of yours. Blocks.
+    ///
+    /// # Errors
+    /// Reading fails.
+    pub fn get(&self, sequence: Sequence) -> Result<Option<Entry<R>>, JournalError> {
+        let last = self.last();
+        if sequence == Sequence::START || sequence > last {
+            return Ok(None);
+        }
+        let store = &self.shared.store;
+        // Should the index mislead, the log itself decides.
+        let indexed = self.shared.index.position(sequence).ok().flatten();
+        let quick =
+            indexed.and_then(|position| store.resume(position, sequence, sequence).ok()?.step().ok()?);
+        let found = match quick {
+            Some(found) => Some(found),
+            None => store.read(sequence, sequence)?.step()?,
+        };
+        let frame = found.map(|(_, frame, _)| frame).filter(|frame| frame.sequence == sequence);
+        frame.map_or(Ok(None), |frame| Entry::from_frame(&frame))
+    }
+
+    /// The records about a unit, oldest first. Blocks.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn by_unit(&self, unit: &str) -> Result<Vec<Sequence>, JournalError> {
+        self.shared.index.find(Topic::Unit, unit)
+    }
+
+    /// The records of a run, oldest first. Blocks.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn by_run(&self, run: &str) -> Result<Vec<Sequence>, JournalError> {
+        self.shared.index.find(Topic::Run, run)
+    }
+
+    /// The records of a work order, oldest first. Blocks.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn by_order(&self, order: &str) -> Result<Vec<Sequence>, JournalError> {
+        self.shared.index.find(Topic::Order, order)
+    }
+
+    /// How far a receiver got: the last sequence it acknowledged, [`Sequence::START`] for a new one.
+    pub fn cursor(&self, receiver: &str) -> Sequence {
+        self.shared.cursors().get(receiver).copied().unwrap_or(Sequence::START)
+    }
+
+    /// Moves a receiver's cursor up to `sequence`; never back.
+    ///
+    /// The move is written in the log but not waited for: after a crash the cursor may stand where it stood a
+    /// moment before, and the receiver gets some records again.
+    ///
+    /// # Errors
+    /// There is no such record yet; or the journal takes nothing more.
+    pub async fn advance(&self, receiver: &str, sequence: Sequence) -> Result<(), JournalError> {
+        let last = self.last();
+        if sequence > last {
+            return Err(JournalError::AheadOfLog { receiver: receiver.to_owned(), sequence, last });
+        }
+        let cursor = Cursor { receiver: receiver.to_owned(), sequence };
+        let payload = minicbor::to_vec(&cursor).map_err(|source| JournalError::Encode { source })?;
+        if payload.len() > MAX_PAYLOAD {
+            return Err(JournalError::TooLarge { size: payload.len() });
+        }
+        let place = self.shared.requests().reserve().await.map_err(|_| JournalError::Closed)?;
+        self.shared.progress.check()?;
+
+        // Moves reach the log in the order in which they are made here.
+        let mut cursors = self.shared.cursors();
+        let stands = cursors.entry(cursor.receiver.clone()).or_insert(Sequence::START);
+        if *stands < sequence {
+            *stands = sequence;
+            let draft = Draft { payload, version: CURSOR_VERSION, content: Content::Cursor(cursor) };
+            place.send(Request { draft, done: None });
+        }
+        Ok(())
+    }
+
+    /// The last durable sequence, [`Sequence::START`] in an empty journal.
+    pub fn last(&self) -> Sequence {
+        *self.shared.durable.borrow()
+    }
+
+    /// What the journal has done since it was opened.
+    pub fn statistics(&self) -> Statistics {
+        self.shared.progress.statistics()
+    }
+}
+
+impl<R> Clone for Journal<R> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), record: PhantomData }
+    }
+}
+
+impl Shared {
+    fn requests(&self) -> &mpsc::Sender<Request> {
+        self.requests.as_ref().expect("requests are taken only when nobody is left to ask for them")
+    }
+
+    fn cursors(&self) -> MutexGuard<'_, BTreeMap<String, Sequence>> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Shared {
+    /// Lets the committer finish what was accepted, so that whoever opens the journal next finds it.
+    fn drop(&mut self) {
+        self.requests.take();
+        if let Some(committer) = self.committer.take()
+            && committer.join().is_err()
+        {
+            error!("journal committer panicked");
+        }
+    }
+}
+
+/// Makes the directory, durably, and takes it for this process alone.
+fn lock(dir: &Path) -> Result<File, JournalError> {
+    fs::create_dir_all(dir).map_err(JournalError::io("create", dir))?;
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        sync_dir(parent).map_err(JournalError::io("sync", parent))?;
+    }
+    let path = dir.join("lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    let file = file.map_err(JournalError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(JournalError::io("lock", &path)(source)),
+    }
+}
+
+/// Begins the log with an empty segment.
+fn begin(store: &Store) -> Result<(Head, File), JournalError> {
+    let (first, previous) = (Sequence::START.next(), Hash::default());
+    let file = store.create(&Header { first, created: now(), previous })?;
+    let end = Position { segment: first, offset: HEADER_LEN as u64 };
+    Ok((Head { sequence: Sequence::START, hash: previous, end }, file))
+}
+
+fn next_entry<R: Record>(frames: &mut Frames<'_>) -> Result<Option<Entry<R>>, JournalError> {
+    while let Some((_, frame, _)) = frames.step()? {
+        if let Some(entry) = Entry::from_frame(&frame)? {
+            return Ok(Some(entry));
+        }
+    }
+    Ok(None)
+}

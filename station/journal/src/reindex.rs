@@ -1,0 +1,78 @@
+//! Brings the index level with the log, whatever state it is in.
+
+use std::path::Path;
+
+use tracing::warn;
+
+use crate::error::JournalError;
+use crate::index::{Content, Index, Note};
+use crate::record::{Cursor, Entry, Keys, Record, Sequence};
+use crate::recovery::Head;
+use crate::segment::{Frame, Kind};
+use crate::store::Store;
+
+/// The index learns this many records at once: enough to be quick, little enough to be held in memory.
+const LESSON: usize = 1024;
+
+/// Opens the index of a log that ends at `head`; an index that tells another story is thrown away.
+///
+/// # Errors
+/// The index knows of records that the log has lost.
+pub(crate) fn open_index(dir: &Path, store: &Store, head: Option<Head>) -> Result<Index, JournalError> {
+    match Index::open(dir).and_then(|index| judge(index, dir, store, head)) {
+        Err(JournalError::Index { reason }) => {
+            warn!(reason, "journal index is rebuilt from the log");
+            Index::begin_anew(dir)
+        }
+        judged => judged,
+    }
+}
+
+fn judge(index: Index, dir: &Path, store: &Store, head: Option<Head>) -> Result<Index, JournalError> {
+    let found = head.map_or(Sequence::START, |head| head.sequence);
+    let Some((acknowledged, hash)) = index.head()? else {
+        if found > Sequence::START {
+            warn!(last = %found, "journal index is missing and is rebuilt from the log");
+        }
+        return Ok(index);
+    };
+    if acknowledged > found {
+        let dir = dir.parent().unwrap_or(dir).to_owned();
+        return Err(JournalError::Lost { dir, acknowledged, found });
+    }
+    match store.read(acknowledged, acknowledged)?.step()? {
+        Some((_, _, in_log)) if in_log == hash => Ok(index),
+        _ => {
+            Err(JournalError::Index { reason: format!("it disagrees with the log on record {acknowledged}") })
+        }
+    }
+}
+
+/// Teaches the index what it has not learnt yet, up to record `last`.
+pub(crate) fn catch_up<R: Record>(index: &Index, store: &Store, last: Sequence) -> Result<(), JournalError> {
+    let learnt = index.head()?.map_or(Sequence::START, |(sequence, _)| sequence);
+    let mut frames = store.read(learnt.next(), last)?;
+    let mut notes = Vec::with_capacity(LESSON);
+    while let Some((position, frame, hash)) = frames.step()? {
+        notes.push(Note { sequence: frame.sequence, position, content: content::<R>(&frame)? });
+        if notes.len() == LESSON || frame.sequence == last {
+            index.learn(&notes, hash)?;
+            notes.clear();
+        }
+    }
+    Ok(())
+}
+
+fn content<R: Record>(frame: &Frame) -> Result<Content, JournalError> {
+    let sequence = frame.sequence;
+    match frame.kind {
+        Kind::Record => {
+            let entry = Entry::<R>::from_frame(frame)?;
+            Ok(Content::Record(entry.map_or_else(Keys::default, |entry| entry.record.keys())))
+        }
+        Kind::Cursor => {
+            let cursor = minicbor::decode::<Cursor>(&frame.payload);
+            cursor.map(Content::Cursor).map_err(|source| JournalError::Decode { sequence, source })
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The journal as its users see it, on real files.
+
+mod damage;
+mod index;
+mod kill;
+mod support;
+mod usage;
