@@ -1,1 +1,17 @@
 //! The signer: PKCS#11, key ceremony, certificate profiles and CSR policy.
+//!
+//! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request takes this
+//! way: [`service`] (gRPC) → [`issuer`] → [`csr`], [`profile`] → [`token`]. [`ceremony`] makes the token
+//! and the CA before that, once.
+
+pub mod authority;
+pub mod ceremony;
+pub mod config;
+pub mod credential;
+pub mod csr;
+pub mod issuer;
+pub mod peer;
+pub mod profile;
+pub mod service;
+pub mod socket;
+pub mod token;

@@ -1,0 +1,160 @@
+//! The key ceremony: makes token, key and CA certificate, once, and records what was done.
+//!
+//! Never changes what exists: whatever is in the way is named and left alone.
+
+use std::{
+    fmt,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use data_encoding::HEXUPPER;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::{
+    authority::{Authority, AuthorityError},
+    config::Config,
+    credential::Pin,
+    profile::{self, Name, Subject, Validity},
+    token::{
+        TokenError,
+        commission::{self, KeyAttributes, NewKey},
+        key::{RemoteKey, SigningError},
+        module::{Module, Token},
+    },
+};
+
+/// The CA that is to be made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Its CN.
+    pub common_name: Name,
+    /// Its O and C.
+    pub subject: Subject,
+    /// How long it is valid.
+    pub lifetime: Duration,
+}
+
+/// Why there is no CA; what had been begun was undone.
+#[derive(Debug, thiserror::Error)]
+pub enum CeremonyError {
+    /// A CA that devices may trust already.
+    #[error("CA certificate {} exists already: nothing was changed, choose another `ca-certificate`", .0.display())]
+    CertificateExists(PathBuf),
+    /// The certificate has no place to go.
+    #[error("CA certificate {} cannot be written: its folder must exist and be writable", path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The token or its key.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The certificate was not made.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// The certificate was made and is wrong.
+    #[error("the CA certificate that was made is not usable ({0})")]
+    Unusable(&'static str),
+    /// The certificate was made, and its key is another.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// What was done, for the record.
+#[derive(Debug)]
+pub struct Transcript {
+    module: String,
+    token: Token,
+    key_label: String,
+    attributes: KeyAttributes,
+    common_name: Name,
+    serial: [u8; 16],
+    validity: Validity,
+    fingerprint: [u8; 32],
+    certificate: PathBuf,
+}
+
+/// Makes what `config` names as `plan` says.
+pub fn initialise(
+    config: &Config,
+    plan: &Plan,
+    user_pin: &Pin,
+    so_pin: Option<&Pin>,
+    now: OffsetDateTime,
+) -> Result<Transcript, CeremonyError> {
+    if fs::symlink_metadata(&config.ca_certificate).is_ok() {
+        return Err(CeremonyError::CertificateExists(config.ca_certificate.clone()));
+    }
+    let module = Module::load(&config.module)?;
+    let token = commission::prepare(&module, &config.token_label, user_pin, so_pin)?;
+    let key = NewKey::generate(&module, &token, user_pin, &config.ca_key_label)?;
+
+    let serial = profile::random_serial();
+    let validity = Validity::of_authority(now, plan.lifetime);
+    let params = profile::authority(&plan.common_name, &plan.subject, validity, serial);
+    let certificate = RemoteKey::new(&key, key.point()).certify(|ca_key| params.self_signed(&ca_key))?;
+    let authority = Authority::new(certificate.der().clone()).map_err(CeremonyError::Unusable)?;
+    authority.check_key(&key)?;
+    write_new(&config.ca_certificate, &certificate.pem())?;
+
+    let transcript = Transcript {
+        module: module.to_string(),
+        token,
+        key_label: config.ca_key_label.clone(),
+        attributes: key.attributes().clone(),
+        common_name: plan.common_name.clone(),
+        serial,
+        validity,
+        fingerprint: Sha256::digest(certificate.der()).into(),
+        certificate: config.ca_certificate.clone(),
+    };
+    key.keep();
+    module.finalize()?;
+    Ok(transcript)
+}
+
+/// Writes a file that must not exist yet, and returns when it is on the disk.
+fn write_new(path: &Path, text: &str) -> Result<(), CeremonyError> {
+    let mut file = File::create_new(path).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => CeremonyError::CertificateExists(path.to_owned()),
+        _ => CeremonyError::Unwritable { path: path.to_owned(), source },
+    })?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
+        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => File::open(".")?.sync_all(),
+        }
+    });
+    written.map_err(|source| {
+        // Ours, and useless: its key is about to be destroyed.
+        let _ = fs::remove_file(path);
+        CeremonyError::Unwritable { path: path.to_owned(), source }
+    })
+}
+
+impl fmt::Display for Transcript {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "module        {}", self.module)?;
+        writeln!(f, "token         {:?}, serial {}", self.token.label, self.token.serial)?;
+        writeln!(f, "              {}", self.token.hardware)?;
+        writeln!(f, "key           {:?}, P-256", self.key_label)?;
+        writeln!(f, "              {}", self.attributes)?;
+        writeln!(f, "certificate   {}", self.certificate.display())?;
+        writeln!(f, "  CN          {}", self.common_name)?;
+        writeln!(f, "  serial      {}", HEXUPPER.encode(&self.serial))?;
+        writeln!(f, "  valid from  {}", self.validity.not_before.date())?;
+        writeln!(f, "        to    {}", self.validity.not_after.date())?;
+        write!(f, "  SHA-256     {}", with_colons(&self.fingerprint))
+    }
+}
+
+/// As `openssl x509 -fingerprint -sha256` prints it.
+fn with_colons(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| HEXUPPER.encode(&[*byte])).collect::<Vec<_>>().join(":")
+}

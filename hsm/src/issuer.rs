@@ -1,0 +1,112 @@
+//! Issues device certificates: checked request in, verified certificate out.
+//!
+//! Knows the rules and the order of things. Knows nothing of gRPC, and nothing of what was issued before.
+
+use std::time::Duration;
+
+use factory_proto::ids::{EndpointName, OrderId};
+use rcgen::{Issuer as RcgenIssuer, SubjectPublicKeyInfo};
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{
+    authority::{Authority, AuthorityError, VerifyError},
+    csr::DeviceKey,
+    profile::{self, CaEndsTooSoon, Subject, Validity},
+    token::{
+        key::{RemoteKey, SigningError},
+        module::Token,
+        pool::SigningPool,
+    },
+};
+
+/// Asks for one device certificate; all in it has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Chosen by the station; the same id means the same certificate.
+    pub issuance: Uuid,
+    /// The work order that the unit belongs to.
+    pub order: OrderId,
+    /// Becomes the CN.
+    pub endpoint: EndpointName,
+    /// The device's key, proven to be in its possession.
+    pub key: DeviceKey,
+}
+
+/// A device certificate that verifies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The certificate, DER.
+    pub certificate: CertificateDer<'static>,
+    /// Its serial number.
+    pub serial: [u8; 16],
+}
+
+/// Why no certificate was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The CA is too old.
+    #[error(transparent)]
+    CaEndsTooSoon(#[from] CaEndsTooSoon),
+    /// The token did not sign, or the certificate could not be built.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    /// A certificate was signed and is wrong; it is thrown away.
+    #[error("the certificate signed for {endpoint} is wrong and was thrown away")]
+    Wrong {
+        /// The device it was meant for.
+        endpoint: EndpointName,
+        /// What is wrong with it.
+        source: VerifyError,
+    },
+}
+
+/// The CA at work.
+pub struct Issuer {
+    authority: Authority,
+    pool: SigningPool,
+    subject: Subject,
+    lifetime: Duration,
+}
+
+impl Issuer {
+    /// Brings certificate and key together; refuses a pair that does not match.
+    pub fn new(
+        authority: Authority,
+        pool: SigningPool,
+        subject: Subject,
+        lifetime: Duration,
+    ) -> Result<Self, AuthorityError> {
+        authority.check_key(&pool)?;
+        Ok(Self { authority, pool, subject, lifetime })
+    }
+
+    /// The CA's certificate, DER.
+    pub fn ca_certificate(&self) -> &CertificateDer<'static> {
+        self.authority.certificate()
+    }
+
+    /// The token that holds the CA's key.
+    pub fn token(&self) -> &Token {
+        self.pool.token()
+    }
+
+    /// Signs a certificate for the device and verifies it. Blocks until the token has answered.
+    pub fn issue(&self, request: &Request, now: OffsetDateTime) -> Result<Issued, IssueError> {
+        let validity = Validity::of_device(now, self.lifetime, self.authority.validity())?;
+        let serial = profile::random_serial();
+        let params = profile::device(&request.endpoint, &self.subject, validity, serial);
+
+        let certificate = RemoteKey::new(&self.pool, self.authority.point()).certify(|ca_key| {
+            let issuer = RcgenIssuer::from_ca_cert_der(self.authority.certificate(), ca_key)?;
+            let device_key = SubjectPublicKeyInfo::from_der(request.key.spki())?;
+            params.signed_by(&device_key, &issuer)
+        })?;
+
+        self.authority
+            .verify(certificate.der(), &request.endpoint, &request.key, now)
+            .map_err(|source| IssueError::Wrong { endpoint: request.endpoint.clone(), source })?;
+        Ok(Issued { certificate: certificate.der().clone(), serial })
+    }
+}

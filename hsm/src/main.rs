@@ -1,0 +1,145 @@
+//! `factory-signerd`: makes the token and the CA once (`init`), then signs (`serve`).
+
+use std::{
+    env,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use factory_hsm::{
+    authority::Authority,
+    ceremony::{self, Plan},
+    config::{Config, ConfigError},
+    credential::{CredentialError, Pin},
+    issuer::Issuer,
+    peer::AllowedPeers,
+    profile::{Country, Name},
+    service, socket,
+    token::{TokenError, module::Module, pool::SigningPool, session::Access},
+};
+use time::OffsetDateTime;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// EX_CONFIG of sysexits.h: starting again does not help, and with a wrong PIN it locks the token.
+const NEEDS_A_HUMAN: u8 = 78;
+
+/// Signs device certificates with a key that lives in a PKCS#11 token.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the token (if it is blank), the CA's key and its certificate; never changes what exists.
+    Init(Init),
+    /// Serve the signer's API on its socket until SIGTERM.
+    Serve {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/factory-station/signer.toml")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Init {
+    /// The configuration file.
+    #[arg(long, default_value = "/etc/factory-station/signer.toml")]
+    config: PathBuf,
+    /// The CN of the CA.
+    #[arg(long, default_value = "Device Identity CA")]
+    ca_common_name: Name,
+    /// The O of the CA; by default the configuration's.
+    #[arg(long)]
+    organization: Option<Name>,
+    /// The C of the CA; by default the configuration's.
+    #[arg(long)]
+    country: Option<Country>,
+    /// How many years the CA is valid.
+    #[arg(long, default_value_t = 35, value_parser = clap::value_parser!(u16).range(10..=100))]
+    ca_years: u16,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let done = match cli.command {
+        Command::Init(options) => init(options),
+        Command::Serve { config } => serve(&config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("factory-signerd: {error:#}");
+            if needs_a_human(&error) { ExitCode::from(NEEDS_A_HUMAN) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn init(options: Init) -> Result<()> {
+    let config = Config::read(&options.config)?;
+    let user_pin = read_pin(&config.pin_credential)?;
+    let so_pin = config.so_pin_credential.as_deref().map(read_pin).transpose()?;
+
+    let mut subject = config.subject.clone();
+    subject.organization = options.organization.or(subject.organization);
+    subject.country = options.country.or(subject.country);
+    let plan = Plan { common_name: options.ca_common_name, subject, lifetime: years(options.ca_years) };
+
+    let transcript =
+        ceremony::initialise(&config, &plan, &user_pin, so_pin.as_ref(), OffsetDateTime::now_utc())?;
+    println!("{transcript}");
+    Ok(())
+}
+
+fn serve(config: &Path) -> Result<()> {
+    let config = Config::read(config)?;
+    let pin = read_pin(&config.pin_credential)?;
+    let authority = Authority::read(&config.ca_certificate)?;
+    let access = Access::new(Module::load(&config.module)?, &config.token_label, &config.ca_key_label, pin);
+    let pool = SigningPool::open(access, config.sessions, config.sign_deadline)?;
+    let issuer = Issuer::new(authority, pool, config.subject, config.certificate_lifetime)?;
+
+    tokio::runtime::Runtime::new().context("the runtime could not be started")?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let (listener, _socket) = socket::listen(&config.socket)?;
+        info!(socket = %config.socket.display(), token = issuer.token().label, "serving");
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        service::serve(listener, issuer, AllowedPeers::new(config.allowed_uids), stop).await?;
+        info!("stopped");
+        Ok(())
+    })
+}
+
+fn read_pin(credential: &Path) -> Result<Pin, CredentialError> {
+    let directory = env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    Pin::read(credential, directory.as_deref())
+}
+
+fn years(years: u16) -> Duration {
+    Duration::from_secs(u64::from(years) * 31_557_600)
+}
+
+fn needs_a_human(error: &anyhow::Error) -> bool {
+    let pin = error.downcast_ref::<TokenError>().is_some_and(TokenError::is_about_pin);
+    pin || error.is::<CredentialError>() || error.is::<ConfigError>()
+}

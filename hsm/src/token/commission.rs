@@ -1,0 +1,191 @@
+//! What is done to a token once: its label, its PIN, the CA's key pair.
+
+use std::fmt;
+
+use aws_lc_rs::rand;
+use cryptoki::{
+    mechanism::Mechanism,
+    object::{Attribute, AttributeType, ObjectHandle},
+    session::UserType,
+};
+
+use super::{
+    TokenError, failed,
+    key::SignDigest,
+    module::{Module, Token},
+    session::{KeySession, log_in},
+};
+use crate::credential::Pin;
+
+/// OBJECT IDENTIFIER prime256v1, DER (RFC 5480, section 2.1.1.1): what CKA_EC_PARAMS holds.
+const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// An uncompressed P-256 point (SEC 1, section 2.3.3), and its DER OCTET STRING header.
+const POINT_LENGTH: usize = 65;
+const POINT_HEADER: [u8; 2] = [0x04, 0x41];
+
+/// Finds the token, or makes it of the one blank token there is; sets its user PIN if it has none.
+pub fn prepare(
+    module: &Module,
+    label: &str,
+    user_pin: &Pin,
+    so_pin: Option<&Pin>,
+) -> Result<Token, TokenError> {
+    let token = match module.token(label) {
+        Err(missing @ TokenError::NoToken { .. }) => {
+            let Some(blank) = module.blank_token()? else { return Err(missing) };
+            let so_pin = so_pin.ok_or_else(|| TokenError::NoSoPin(label.to_owned()))?;
+            let initialised = module.context().init_token(blank.slot, &so_pin.to_auth(), label);
+            initialised.map_err(failed("be initialised"))?;
+            module.token(label)?
+        }
+        found => found?,
+    };
+    if token.user_pin_set {
+        return Ok(token);
+    }
+    let so_pin = so_pin.ok_or_else(|| TokenError::NoSoPin(label.to_owned()))?;
+    let session = module.context().open_rw_session(token.slot).map_err(failed("open a session"))?;
+    session
+        .login(UserType::So, Some(&so_pin.to_auth()))
+        .map_err(failed("log its security officer in: correct `so-pin-credential`"))?;
+    session.init_pin(&user_pin.to_auth()).map_err(failed("take the user PIN"))?;
+    session.logout().map_err(failed("log its security officer out"))?;
+    module.token(label)
+}
+
+/// A key pair that has just been made; destroyed when dropped, unless it is kept.
+pub struct NewKey {
+    session: KeySession,
+    public: ObjectHandle,
+    point: Vec<u8>,
+    attributes: KeyAttributes,
+    kept: bool,
+}
+
+/// What the token says of the private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyAttributes(Vec<Attribute>);
+
+impl NewKey {
+    /// Makes a P-256 key pair that can only sign and cannot leave the token. Refuses a label in use.
+    pub fn generate(module: &Module, token: &Token, pin: &Pin, label: &str) -> Result<Self, TokenError> {
+        let session = module.context().open_rw_session(token.slot).map_err(failed("open a session"))?;
+        log_in(&session, token, pin)?;
+        let same =
+            session.find_objects(&[Attribute::Label(label.into())]).map_err(failed("list its keys"))?;
+        if !same.is_empty() {
+            return Err(TokenError::KeyExists { token: token.label.clone(), key: label.to_owned() });
+        }
+
+        let mut id = [0; 16];
+        rand::fill(&mut id).expect("the system's random numbers do not fail once it has booted");
+        let named = [Attribute::Token(true), Attribute::Label(label.into()), Attribute::Id(id.into())];
+        let public = [Attribute::Private(false), Attribute::Verify(true), Attribute::EcParams(P256.into())];
+        let private = [
+            Attribute::Private(true),
+            Attribute::Sensitive(true),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
+            Attribute::Decrypt(false),
+            Attribute::Unwrap(false),
+            Attribute::Derive(false),
+        ];
+        let (public, key) = session
+            .generate_key_pair(
+                &Mechanism::EccKeyPairGen,
+                &[&named[..], &public].concat(),
+                &[&named[..], &private].concat(),
+            )
+            .map_err(failed("make a P-256 key pair"))?;
+
+        let session = KeySession { session, key };
+        let mut new =
+            Self { session, public, point: Vec::new(), attributes: KeyAttributes(Vec::new()), kept: false };
+        new.point = new.read_point()?;
+        new.attributes = new.read_attributes()?;
+        Ok(new)
+    }
+
+    /// The public key (SEC 1, uncompressed).
+    pub fn point(&self) -> &[u8] {
+        &self.point
+    }
+
+    /// What the token says of the private key.
+    pub fn attributes(&self) -> &KeyAttributes {
+        &self.attributes
+    }
+
+    /// Leaves the key pair in the token.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+
+    fn read_point(&self) -> Result<Vec<u8>, TokenError> {
+        let attributes = self
+            .session
+            .session
+            .get_attributes(self.public, &[AttributeType::EcPoint])
+            .map_err(failed("show the public key"))?;
+        let Some(Attribute::EcPoint(point)) = attributes.into_iter().next() else {
+            return Err(TokenError::Answer { what: "a P-256 point", length: 0 });
+        };
+        // A DER OCTET STRING (PKCS#11 v2.40, section 2.3.3); some tokens give the bare point.
+        match (point.strip_prefix(&POINT_HEADER), point.len()) {
+            (Some(bare), _) if bare.len() == POINT_LENGTH => Ok(bare.to_vec()),
+            (_, POINT_LENGTH) => Ok(point),
+            (_, length) => Err(TokenError::Answer { what: "a P-256 point", length }),
+        }
+    }
+
+    fn read_attributes(&self) -> Result<KeyAttributes, TokenError> {
+        let wanted = [
+            AttributeType::Sensitive,
+            AttributeType::AlwaysSensitive,
+            AttributeType::Extractable,
+            AttributeType::NeverExtractable,
+            AttributeType::Local,
+            AttributeType::Sign,
+            AttributeType::Decrypt,
+            AttributeType::Unwrap,
+            AttributeType::Derive,
+        ];
+        let found = self.session.session.get_attributes(self.session.key, &wanted);
+        let attributes = KeyAttributes(found.map_err(failed("show the key's attributes"))?);
+        if !attributes.are_safe() {
+            return Err(TokenError::UnsafeKey { attributes: attributes.to_string() });
+        }
+        Ok(attributes)
+    }
+}
+
+impl SignDigest for NewKey {
+    fn sign_digest(&self, digest: [u8; 32]) -> Result<Vec<u8>, TokenError> {
+        self.session.sign_digest(digest)
+    }
+}
+
+impl Drop for NewKey {
+    fn drop(&mut self) {
+        if !self.kept {
+            for object in [self.session.key, self.public] {
+                // The failure that brought us here is the one to report.
+                let _ = self.session.session.destroy_object(object);
+            }
+        }
+    }
+}
+
+impl KeyAttributes {
+    fn are_safe(&self) -> bool {
+        let required = [Attribute::Sensitive(true), Attribute::Extractable(false), Attribute::Sign(true)];
+        required.iter().all(|attribute| self.0.contains(attribute))
+    }
+}
+
+impl fmt::Display for KeyAttributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<_> = self.0.iter().map(|attribute| format!("{attribute:?}")).collect();
+        f.write_str(&words.join(" "))
+    }
+}

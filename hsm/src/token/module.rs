@@ -1,0 +1,127 @@
+//! A loaded PKCS#11 module and the tokens it shows.
+//!
+//! The process must not fork once a module is loaded: its locks and sockets do not survive that.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use cryptoki::{
+    context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    slot::{Slot, TokenInfo},
+};
+
+use super::{TokenError, failed};
+
+/// A PKCS#11 module, started.
+pub struct Module {
+    context: Pkcs11,
+    path: PathBuf,
+}
+
+/// A token, as it describes itself.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub(super) slot: Slot,
+    /// Its label, without padding.
+    pub label: String,
+    /// Its serial number, without padding.
+    pub serial: String,
+    /// Manufacturer, model and firmware version.
+    pub hardware: String,
+    /// A user PIN has been set.
+    pub user_pin_set: bool,
+    pub(super) user_pin_locked: bool,
+    pub(super) user_pin_last_try: bool,
+}
+
+impl Token {
+    fn new(slot: Slot, info: &TokenInfo) -> Self {
+        Self {
+            slot,
+            label: trimmed(info.label()),
+            serial: trimmed(info.serial_number()),
+            hardware: format!(
+                "{} {}, firmware {}",
+                trimmed(info.manufacturer_id()),
+                trimmed(info.model()),
+                info.firmware_version()
+            ),
+            user_pin_set: info.user_pin_initialized(),
+            user_pin_locked: info.user_pin_locked(),
+            user_pin_last_try: info.user_pin_final_try(),
+        }
+    }
+}
+
+/// PKCS#11 pads with blanks, some modules with NULs.
+fn trimmed(text: &str) -> String {
+    text.trim_end_matches([' ', '\0']).to_owned()
+}
+
+impl Module {
+    /// Loads and starts the module at `path`.
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let context =
+            Pkcs11::new(path).map_err(|source| TokenError::Module { path: path.to_owned(), source })?;
+        context
+            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
+            .map_err(|source| TokenError::Start { path: path.to_owned(), source })?;
+        Ok(Self { context, path: path.to_owned() })
+    }
+
+    /// Stops the module; all its sessions must have been closed.
+    pub fn finalize(self) -> Result<(), TokenError> {
+        self.context.finalize().map_err(failed("finish"))
+    }
+
+    /// The one token that has this label.
+    pub fn token(&self, label: &str) -> Result<Token, TokenError> {
+        let tokens = self.tokens(TokenInfo::token_initialized)?;
+        let mut matching = tokens.iter().filter(|token| token.label == label);
+        match (matching.next(), matching.count()) {
+            (Some(token), 0) => Ok(token.clone()),
+            (Some(_), more) => Err(TokenError::SeveralTokens { label: label.to_owned(), count: 1 + more }),
+            (None, _) => {
+                let labels: Vec<_> = tokens.iter().map(|token| format!("{:?}", token.label)).collect();
+                let found = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
+                Err(TokenError::NoToken { label: label.to_owned(), found })
+            }
+        }
+    }
+
+    /// The token that nobody has given a label yet, if there is exactly one.
+    pub(super) fn blank_token(&self) -> Result<Option<Token>, TokenError> {
+        let mut blank = self.tokens(|info| !info.token_initialized())?;
+        Ok(if blank.len() == 1 { blank.pop() } else { None })
+    }
+
+    fn tokens(&self, wanted: impl Fn(&TokenInfo) -> bool) -> Result<Vec<Token>, TokenError> {
+        let slots = self.context.get_slots_with_token().map_err(failed("list its slots"))?;
+        // A token that cannot describe itself is not ours; another one may be.
+        let described =
+            slots.into_iter().filter_map(|slot| Some((slot, self.context.get_token_info(slot).ok()?)));
+        Ok(described.filter(|(_, info)| wanted(info)).map(|(slot, info)| Token::new(slot, &info)).collect())
+    }
+
+    pub(super) fn context(&self) -> &Pkcs11 {
+        &self.context
+    }
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        match self.context.get_library_info() {
+            Ok(info) => write!(
+                f,
+                " ({} {}, version {})",
+                trimmed(info.manufacturer_id()),
+                trimmed(info.library_description()),
+                info.library_version()
+            ),
+            Err(_) => Ok(()),
+        }
+    }
+}
