@@ -1,6 +1,6 @@
 //! How a run or a step can end.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use crate::station;
 
@@ -30,6 +30,21 @@ impl fmt::Display for Outcome {
         })
     }
 }
+
+impl FromStr for Outcome {
+    type Err = UnknownOutcome;
+    fn from_str(text: &str) -> Result<Self, UnknownOutcome> {
+        [Self::Pass, Self::Fail, Self::Error, Self::Timeout, Self::Aborted]
+            .into_iter()
+            .find(|outcome| outcome.to_string() == text)
+            .ok_or_else(|| UnknownOutcome(text.to_owned()))
+    }
+}
+
+/// A word that is no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no outcome")]
+pub struct UnknownOutcome(String);
 
 impl From<Outcome> for station::Outcome {
     fn from(outcome: Outcome) -> Self {
