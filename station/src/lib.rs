@@ -1,1 +1,22 @@
-//! The factory station daemon and its command-line tool.
+//! The factory station: commanded by the line, it turns bare boards into devices with an identity.
+//!
+//! Begin at [`app`], go down to [`nest`] and its worker, then to [`step`]; one unit's way through the code
+//! reads top to bottom.
+
+pub mod app;
+pub mod certificate;
+pub mod config;
+pub mod events;
+pub mod nest;
+pub mod orders;
+pub mod phase;
+pub mod recipe;
+pub mod record;
+pub mod recovery;
+pub mod results;
+pub mod rig;
+pub mod rpc;
+pub mod signer;
+pub mod step;
+pub mod telemetry;
+pub mod units;

@@ -1,0 +1,193 @@
+//! The daemon's life: built from its file, served, drained.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use factory_journal::{Journal, JournalError, Options};
+use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Notify,
+    time::timeout,
+};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{service::Routes, transport::Server};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    events::Events,
+    nest::{Nest, Shared},
+    orders::Orders,
+    recipe::{RecipeError, Recipes},
+    recovery::{self, RecoveryError},
+    results::Uplink,
+    rpc::StationService,
+    signer::Signer,
+    units::Units,
+};
+
+// Commands are small; a message beyond this is no command.
+const LARGEST_MESSAGE: usize = 64 * 1024;
+// What a drained station still gives its controller to acknowledge the last results.
+const LAST_RESULTS: Duration = Duration::from_secs(2);
+
+/// Why the station does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A recipe cannot be used.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The journal cannot be used.
+    #[error("the journal cannot be opened")]
+    Journal(#[from] JournalError),
+    /// What the journal tells cannot be continued.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The addresses cannot be listened on.
+    #[error("cannot listen on {address}; see whether another station runs there")]
+    Listen {
+        /// Address or path.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The reflection service could not be set up.
+    #[error("the API's description cannot be served")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("the server failed")]
+    Server(#[from] tonic::transport::Error),
+}
+
+/// Runs a station until `stop` is cancelled, then drains it. `program` is the daemon's own executable, which
+/// also serves as the instruments' processes.
+pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
+    let listeners = listeners(&config).await?;
+    let recipes = Arc::new(Recipes::load(&config.recipes)?);
+    let journal = Arc::new(Journal::open(&config.state, Options::default())?);
+    recovery::close_open_runs(&journal).await?;
+    let shared = Shared {
+        units: Units::new(journal.clone()),
+        orders: Orders::recover(journal.clone())?,
+        signer: Signer::new(&config.signer),
+        events: Events::default(),
+        recipes,
+        journal,
+    };
+
+    let nest_tasks = TaskTracker::new();
+    let open = |settings| {
+        let nest = Nest::open(settings, program, shared.clone(), &nest_tasks);
+        (nest.name().clone(), nest)
+    };
+    let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());
+    nest_tasks.close();
+
+    let acknowledged = Arc::new(Notify::new());
+    let uplink = Uplink {
+        station: config.name.clone(),
+        controller: config.controller.clone(),
+        journal: shared.journal.clone(),
+        acknowledged: acknowledged.clone(),
+    };
+    let stop_uplink = CancellationToken::new();
+    let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
+
+    let service = StationService { name: config.name.clone(), nests: nests.clone(), shared: shared.clone() };
+    let stop_server = CancellationToken::new();
+    let server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
+    info!(station = %config.name, nests = nests.len(), listen = %config.listen, "station is up");
+
+    stop.cancelled().await;
+    info!("station drains");
+    drain(&nests, &nest_tasks, config.drain).await;
+    let sent = async {
+        while crate::results::backlog(&shared.journal).is_ok_and(|waiting| waiting > 0) {
+            acknowledged.notified().await;
+        }
+    };
+    if timeout(LAST_RESULTS, sent).await.is_err() {
+        warn!("results stay in the journal until the controller is back");
+    }
+    stop_uplink.cancel();
+    stop_server.cancel();
+    // Neither task can fail in a way that matters any more.
+    let _ = uplink.await;
+    let _ = server.await;
+    let _ = fs::remove_file(&config.socket);
+    info!("station is down");
+    Ok(())
+}
+
+/// Lets every nest finish its unit; breaks off what is not done in time.
+async fn drain(nests: &BTreeMap<NestName, Nest>, tasks: &TaskTracker, patience: Duration) {
+    for nest in nests.values() {
+        nest.drain().await;
+    }
+    if timeout(patience, tasks.wait()).await.is_err() {
+        warn!("units that are not done are broken off");
+        for nest in nests.values() {
+            nest.stop_now().await;
+        }
+        tasks.wait().await;
+    }
+}
+
+struct Listeners {
+    network: TcpListener,
+    local: UnixListener,
+}
+
+async fn listeners(config: &Config) -> Result<Listeners, AppError> {
+    let failed = |address: String| move |source| AppError::Listen { address, source };
+    let network = TcpListener::bind(config.listen).await.map_err(failed(config.listen.to_string()))?;
+    let local = bind(&config.socket).map_err(failed(config.socket.display().to_string()))?;
+    Ok(Listeners { network, local })
+}
+
+/// Listens on a Unix socket for our user and group; takes over a socket that nobody listens on.
+fn bind(path: &PathBuf) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::from(io::ErrorKind::AddrInUse));
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+async fn routes(service: StationService) -> Result<Routes, AppError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<StationServer<StationService>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let station = StationServer::new(service).max_decoding_message_size(LARGEST_MESSAGE);
+    Ok(Routes::new(station).add_service(health).add_service(reflection))
+}
+
+async fn serve(
+    listeners: Listeners,
+    routes: Routes,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let server =
+        |routes| Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30))).add_routes(routes);
+    let network = server(routes.clone())
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.network), stop.cancelled());
+    let local = server(routes)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listeners.local), stop.cancelled());
+    tokio::try_join!(network, local).map(|_| ())
+}

@@ -1,0 +1,149 @@
+use clap::Args;
+use factory_proto::station::{
+    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest, Unit,
+    station_client::StationClient,
+};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::connect::refused;
+
+#[derive(Args)]
+pub struct Start {
+    /// The board's serial number.
+    serial: String,
+    /// The nest that it lies in.
+    #[arg(long)]
+    nest: String,
+    /// The work order that it belongs to.
+    #[arg(long)]
+    order: String,
+    /// A UUID; the same one gives the same run again.
+    #[arg(long)]
+    command_id: Option<Uuid>,
+}
+
+impl Start {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let request = StartUnitRequest {
+            command_id: self.command_id.unwrap_or_else(Uuid::now_v7).to_string(),
+            work_order: self.order,
+            serial: self.serial,
+            nest: self.nest,
+        };
+        println!("{}", station.start_unit(request).await.map_err(refused)?.into_inner().run_id);
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct Abort {
+    /// The run's id.
+    run: String,
+    /// Why; is kept in the result.
+    #[arg(long)]
+    reason: String,
+}
+
+impl Abort {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let command_id = Uuid::now_v7().to_string();
+        let request = AbortUnitRequest { command_id, run_id: self.run, reason: self.reason };
+        station.abort_unit(request).await.map_err(refused)?;
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct Get {
+    /// The run's id.
+    run: String,
+}
+
+impl Get {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let answer = station.get_unit(GetUnitRequest { run_id: self.run }).await.map_err(refused)?;
+        let unit = answer.into_inner().unit.unwrap_or_default();
+        println!("{}", line(&unit));
+        for step in &unit.steps {
+            let elapsed = step.elapsed.unwrap_or_default();
+            println!(
+                "  {:10} {:8} {}.{:03} s",
+                step.step,
+                outcome(step.outcome),
+                elapsed.seconds,
+                elapsed.nanos / 1_000_000
+            );
+        }
+        for m in &unit.measurements {
+            let verdict = if m.within_limits { "" } else { "  OUT OF LIMITS" };
+            println!(
+                "  {:20} {}{} ({} to {}){verdict}",
+                m.name, m.value, m.unit, m.lower_limit, m.upper_limit
+            );
+        }
+        for answer in &unit.fcc_answers {
+            println!(
+                "  fcc {} status {} {}",
+                answer.session,
+                answer.return_status,
+                answer.info_message.trim()
+            );
+            for warning in &answer.warnings {
+                println!("    warning: {warning}");
+            }
+        }
+        if let Some(identity) = &unit.identity {
+            println!("  endpoint {}\n  enrolment id {}", identity.endpoint_name, identity.enrolment_id);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct List {
+    /// Only runs of this work order.
+    #[arg(long, default_value = "")]
+    order: String,
+}
+
+impl List {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let mut page_token = String::new();
+        loop {
+            let request = ListUnitsRequest { work_order: self.order.clone(), page_size: 0, page_token };
+            let page = station.list_units(request).await.map_err(refused)?.into_inner();
+            for unit in &page.units {
+                println!("{}", line(unit));
+            }
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn line(unit: &Unit) -> String {
+    let why = match unit.failing_step.as_str() {
+        "" => unit.reason.clone(),
+        step => format!("{step}: {}", unit.reason),
+    };
+    format!(
+        "{} {} {} {} {:8} {why}",
+        unit.run_id,
+        unit.work_order,
+        unit.serial,
+        unit.nest,
+        outcome(unit.outcome)
+    )
+}
+
+/// As the station writes it, without the enum's prefix.
+pub fn outcome(number: i32) -> &'static str {
+    match Outcome::try_from(number) {
+        Ok(Outcome::Unspecified) => "RUNNING",
+        Ok(known) => known.as_str_name().trim_start_matches("OUTCOME_"),
+        Err(_) => "UNKNOWN",
+    }
+}

@@ -1,0 +1,144 @@
+//! The station file: which instruments, signer, controller and folders this station has.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use factory_proto::ids::NestName;
+use factory_settings::{SettingsError, Table, duration, integer, list, path, table, text};
+use tonic::transport::{Endpoint, Uri};
+
+/// The station file, as meant.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The station's name, which is half of the key of each result.
+    pub name: NestName,
+    /// Where the journal lies.
+    pub state: PathBuf,
+    /// Where the recipes lie, one file each.
+    pub recipes: PathBuf,
+    /// The signer's Unix socket.
+    pub signer: PathBuf,
+    /// Where the MES calls; loopback only, for want of TLS.
+    pub listen: SocketAddr,
+    /// Where stationctl calls: a Unix socket.
+    pub socket: PathBuf,
+    /// The line's controller; loopback only, for want of TLS.
+    pub controller: Endpoint,
+    /// How long running units may still take when the station is told to stop.
+    pub drain: Duration,
+    /// The nests, at least one.
+    pub nests: Vec<NestSettings>,
+}
+
+/// One nest and its instruments.
+#[derive(Debug, Clone)]
+pub struct NestSettings {
+    /// Its name.
+    pub name: NestName,
+    /// Selector of probe-rs.
+    pub probe: String,
+    /// The unit's serial line.
+    pub console: ConsoleSettings,
+    /// Connection string of libnfc.
+    pub tag_reader: String,
+}
+
+/// A serial line.
+#[derive(Debug, Clone)]
+pub struct ConsoleSettings {
+    /// The port's device file.
+    pub path: String,
+    /// Bits per second.
+    pub baud: u32,
+}
+
+impl Config {
+    /// Reads a station file; all its mistakes at once.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        factory_settings::read(path, Self::written)
+    }
+
+    fn written(file: &mut Table<'_>) -> Option<Self> {
+        let name = file.required("name", text);
+        let state = file.required("state", path);
+        let recipes = file.required("recipes", path);
+        let signer = file.required("signer", path);
+        let listen: Option<SocketAddr> = file.required("listen", text);
+        let socket = file.required("socket", path);
+        let controller: Option<Uri> = file.required("controller", text);
+        let drain = file.or("drain", Duration::from_secs(60), duration);
+        let nests = file.required("nest", list(table(NestSettings::written)));
+
+        if listen.is_some_and(|address| !address.ip().is_loopback()) {
+            file.complain("listen", "must be a loopback address: there is no TLS on this listener yet");
+        }
+        if controller.as_ref().is_some_and(|uri| !is_loopback(uri)) {
+            file.complain(
+                "controller",
+                "must be an http:// address on loopback: there is no TLS on this connection yet",
+            );
+        }
+        if let Some(nests) = &nests {
+            complain_of_nests(file, nests);
+        }
+        Some(Self {
+            name: name?,
+            state: state?,
+            recipes: recipes?,
+            signer: signer?,
+            listen: listen?,
+            socket: socket?,
+            controller: Endpoint::from(controller?).connect_timeout(Duration::from_secs(5)),
+            drain: drain?,
+            nests: nests?,
+        })
+    }
+}
+
+impl NestSettings {
+    fn written(nest: &mut Table<'_>) -> Option<Self> {
+        let name = nest.required("name", text);
+        let probe = nest.required("probe", text);
+        let console = nest.required("console", text);
+        let baud = nest.or("baud", 115_200, integer);
+        let tag_reader = nest.required("tag-reader", text);
+        Some(Self {
+            name: name?,
+            probe: probe?,
+            console: ConsoleSettings { path: console?, baud: baud? },
+            tag_reader: tag_reader?,
+        })
+    }
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let address = host.parse::<std::net::IpAddr>();
+    uri.scheme_str() == Some("http")
+        && (host == "localhost" || address.is_ok_and(|address| address.is_loopback()))
+}
+
+/// A nest has one name, and no instrument serves two nests.
+fn complain_of_nests(file: &Table<'_>, nests: &[NestSettings]) {
+    if nests.is_empty() {
+        file.complain("nest", "there must be at least one");
+    }
+    let mut seen = BTreeSet::new();
+    for nest in nests {
+        let own = [
+            ("name", nest.name.as_str()),
+            ("probe", &nest.probe),
+            ("console", &nest.console.path),
+            ("tag-reader", &nest.tag_reader),
+        ];
+        for (key, value) in own {
+            if !seen.insert((key, value)) {
+                file.complain("nest", format!("two nests have the {key} {value:?}"));
+            }
+        }
+    }
+}

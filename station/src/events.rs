@@ -1,0 +1,96 @@
+//! What the station does, told to whoever watches, as it happens. Nothing durable: that is the journal.
+
+use std::time::SystemTime;
+
+use factory_fixtures::instrument::Progress;
+use factory_proto::{
+    ids::{NestName, OrderId, Serial},
+    outcome::Outcome,
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    record::{RunId, RunOpened, Stopped},
+    step::Step,
+};
+
+// A watcher that is this far behind misses the oldest and is told how many.
+const BACKLOG: usize = 1024;
+
+/// One thing that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// When.
+    pub time: SystemTime,
+    /// Where.
+    pub nest: NestName,
+    /// To which run on which unit.
+    pub run: Option<(RunId, Serial)>,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// The nest is busy, or free.
+    Nest {
+        /// Whether a run is in it.
+        busy: bool,
+    },
+    /// A run was durably accepted.
+    Accepted {
+        /// For this order.
+        order: OrderId,
+    },
+    /// A step began.
+    StepStarted(Step),
+    /// A step ended.
+    StepEnded(Step, Outcome),
+    /// A step goes on.
+    Progress(Step, Progress),
+    /// A run ended, and its result is durable.
+    Closed(Outcome, Option<Stopped>),
+}
+
+/// Where events go.
+#[derive(Clone)]
+pub struct Events(broadcast::Sender<Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::channel(BACKLOG).0)
+    }
+}
+
+impl Events {
+    /// All events from now on.
+    pub fn watch(&self) -> broadcast::Receiver<Event> {
+        self.0.subscribe()
+    }
+
+    /// Tells of a nest.
+    pub fn tell_nest(&self, nest: &NestName, busy: bool) {
+        self.send(Event {
+            time: SystemTime::now(),
+            nest: nest.clone(),
+            run: None,
+            what: What::Nest { busy },
+        });
+    }
+
+    /// Tells of a run.
+    pub fn tell(&self, run: &RunOpened, what: What) {
+        self.send(Event {
+            time: SystemTime::now(),
+            nest: run.nest.clone(),
+            run: Some((run.run, run.serial.clone())),
+            what,
+        });
+    }
+
+    fn send(&self, event: Event) {
+        // An error says that nobody watches.
+        let _ = self.0.send(event);
+    }
+}

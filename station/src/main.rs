@@ -1,0 +1,87 @@
+//! `factory-stationd`: the station's daemon, and, under another first word, its instruments' processes.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+use factory_fixtures::instrument::{Kind, worker};
+use factory_station::{app, config::Config, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The factory station's daemon.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Runs the station until SIGTERM or SIGINT, then lets its units finish.
+    Serve {
+        /// The station file.
+        #[arg(long, default_value = "/etc/factory-station/station.toml")]
+        config: PathBuf,
+    },
+    /// Reads the station file and all recipes, and says what is wrong with them.
+    Check {
+        /// The station file.
+        #[arg(long, default_value = "/etc/factory-station/station.toml")]
+        config: PathBuf,
+    },
+    /// Serves one instrument on standard input and output. The daemon starts these itself.
+    #[command(hide = true)]
+    Instrument {
+        /// Which.
+        kind: String,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().act {
+        Act::Serve { config } => serve(&config),
+        Act::Check { config } => check(&config),
+        Act::Instrument { kind } => {
+            let Some(kind) = Kind::named(&kind) else { bail!("no instrument is called {kind:?}") };
+            Ok(worker::run(kind)?)
+        }
+    }
+}
+
+fn check(config: &Path) -> anyhow::Result<()> {
+    let config = Config::read(config)?;
+    let recipes = factory_station::recipe::Recipes::load(&config.recipes)?;
+    println!(
+        "{}: {} nests, {} recipes, no complaint",
+        config.name,
+        config.nests.len(),
+        recipes.names().count()
+    );
+    Ok(())
+}
+
+fn serve(config: &Path) -> anyhow::Result<()> {
+    telemetry::start();
+    let config = Config::read(config)?;
+    let program = env::current_exe().context("the daemon's own executable cannot be found")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        let asked = stop.clone();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            asked.cancel();
+        });
+        Ok(app::run(config, &program, stop).await?)
+    })
+}

@@ -1,0 +1,280 @@
+//! One task per nest: its mailbox. Owns the nest's instruments while it is free, lends them to the worker
+//! while a unit is in it. Knows nothing of gRPC.
+
+use std::{mem, path::Path, sync::Arc, time::SystemTime};
+
+use factory_journal::{Journal, JournalError};
+use factory_proto::ids::{NestName, OrderId, Serial};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinError, JoinHandle},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    config::NestSettings,
+    events::{Events, What},
+    orders::{OrderError, Orders, Place},
+    recipe::{Recipe, RecipeError, Recipes},
+    record::{Record, RunId, RunOpened},
+    rig::Rig,
+    signer::Signer,
+    step::Stop,
+    units::Units,
+};
+
+mod worker;
+
+/// What all nests share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The truth.
+    pub journal: Arc<Journal<Record>>,
+    /// What the truth says of runs.
+    pub units: Units,
+    /// The open orders.
+    pub orders: Orders,
+    /// What products need.
+    pub recipes: Arc<Recipes>,
+    /// Who signs.
+    pub signer: Signer,
+    /// Who watches.
+    pub events: Events,
+}
+
+/// A unit is to be made in a nest.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// The run, which follows from the command.
+    pub run: RunId,
+    /// For which order.
+    pub order: OrderId,
+    /// Which board.
+    pub serial: Serial,
+}
+
+/// Why a unit is not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// One at a time.
+    #[error("nest {nest} is busy with run {run}; wait until it is closed")]
+    Busy {
+        /// Which nest.
+        nest: NestName,
+        /// What is in it.
+        run: RunId,
+    },
+    /// The same command with other contents.
+    #[error("this command id started another unit, or in another nest; a new command needs a new id")]
+    Reused,
+    /// It broke down.
+    #[error("nest {0} is out of order; its log says why; restart the station")]
+    OutOfOrder(NestName),
+    /// The station goes down.
+    #[error("the station is shutting down; start the unit when it is up again")]
+    Draining,
+    /// The order does not take it.
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    /// The recipe cannot be used.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// Nothing more can be made durable.
+    #[error("the journal took nothing more")]
+    Journal(#[from] JournalError),
+}
+
+enum Mail {
+    Start(Start, oneshot::Sender<Result<RunId, StartError>>),
+    Abort(RunId, String),
+    Current(oneshot::Sender<Option<RunId>>),
+    Drain,
+    StopNow,
+}
+
+/// A nest's address.
+#[derive(Clone)]
+pub struct Nest {
+    name: NestName,
+    mailbox: mpsc::Sender<Mail>,
+}
+
+impl Nest {
+    /// Sets up a nest; its task ends after [`Nest::drain`].
+    pub fn open(settings: &NestSettings, program: &Path, shared: Shared, tasks: &TaskTracker) -> Self {
+        let (mailbox, mail) = mpsc::channel(16);
+        let rig = Rig::new(settings, program);
+        let name = settings.name.clone();
+        tasks.spawn(
+            Keeper { name: name.clone(), shared, state: State::Free(Box::new(rig)), draining: false }
+                .keep(mail),
+        );
+        Self { name, mailbox }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &NestName {
+        &self.name
+    }
+
+    /// Starts a unit. When this returns, the run is durably accepted.
+    pub async fn start(&self, start: Start) -> Result<RunId, StartError> {
+        self.ask(|reply| Mail::Start(start, reply)).await.unwrap_or(Err(StartError::Draining))
+    }
+
+    /// Asks a run to stop at the next safe place. Nothing happens when it is not in this nest any more.
+    pub async fn abort(&self, run: RunId, reason: String) {
+        // A nest that is gone holds no run.
+        let _ = self.mailbox.send(Mail::Abort(run, reason)).await;
+    }
+
+    /// The run that is in the nest.
+    pub async fn current(&self) -> Option<RunId> {
+        self.ask(Mail::Current).await.flatten()
+    }
+
+    /// Takes no more units, and ends when the nest is empty.
+    pub async fn drain(&self) {
+        // A nest that is gone already is drained.
+        let _ = self.mailbox.send(Mail::Drain).await;
+    }
+
+    /// Breaks off what is in the nest.
+    pub async fn stop_now(&self) {
+        let _ = self.mailbox.send(Mail::StopNow).await;
+    }
+
+    async fn ask<T>(&self, mail: impl FnOnce(oneshot::Sender<T>) -> Mail) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(mail(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+enum State {
+    Free(Box<Rig>),
+    // The instruments change hands, or were lost with a worker that panicked.
+    OutOfOrder,
+    Busy { run: RunOpened, stop: Stop, work: JoinHandle<Box<Rig>> },
+}
+
+struct Keeper {
+    name: NestName,
+    shared: Shared,
+    state: State,
+    draining: bool,
+}
+
+impl Keeper {
+    async fn keep(mut self, mut mail: mpsc::Receiver<Mail>) {
+        loop {
+            match &mut self.state {
+                State::Free(_) | State::OutOfOrder if self.draining => return,
+                State::Free(_) | State::OutOfOrder => match mail.recv().await {
+                    Some(mail) => self.read(mail).await,
+                    None => return,
+                },
+                State::Busy { work, .. } => tokio::select! {
+                    rig = work => match rig {
+                        Ok(rig) => self.empty(rig),
+                        Err(error) => self.break_down(&error),
+                    },
+                    Some(mail) = mail.recv() => self.read(mail).await,
+                },
+            }
+        }
+    }
+
+    /// The worker panicked: a defect. What it did to the instruments nobody knows, and its run stays open in
+    /// the journal, for recovery to close.
+    fn break_down(&mut self, error: &JoinError) {
+        tracing::error!(nest = %self.name, %error, "nest is out of order until the station restarts");
+        self.state = State::OutOfOrder;
+    }
+
+    fn empty(&mut self, rig: Box<Rig>) {
+        self.state = State::Free(rig);
+        self.shared.events.tell_nest(&self.name, false);
+    }
+
+    // An asker that went away does not want the answer.
+    async fn read(&mut self, mail: Mail) {
+        match mail {
+            Mail::Start(start, reply) => {
+                let _ = reply.send(self.start(start).await);
+            }
+            Mail::Abort(wanted, reason) => {
+                if let State::Busy { run, stop, .. } = &self.state
+                    && run.run == wanted
+                {
+                    stop.abort(&reason);
+                }
+            }
+            Mail::Current(reply) => {
+                let _ = reply.send(match &self.state {
+                    State::Free(_) | State::OutOfOrder => None,
+                    State::Busy { run, .. } => Some(run.run),
+                });
+            }
+            Mail::Drain => self.draining = true,
+            Mail::StopNow => {
+                if let State::Busy { stop, .. } = &self.state {
+                    stop.now();
+                }
+            }
+        }
+    }
+
+    async fn start(&mut self, start: Start) -> Result<RunId, StartError> {
+        if let Some(known) = self.shared.units.find(start.run)? {
+            return same(&known.opened, &start, &self.name);
+        }
+        if self.draining {
+            return Err(StartError::Draining);
+        }
+        match &self.state {
+            State::Free(_) => {}
+            State::Busy { run, .. } => {
+                return Err(StartError::Busy { nest: self.name.clone(), run: run.run });
+            }
+            State::OutOfOrder => return Err(StartError::OutOfOrder(self.name.clone())),
+        }
+
+        let (recipe, digest) = self.shared.orders.recipe(&start.order)?;
+        let recipe = self.shared.recipes.get(&recipe, &digest)?;
+        let run = RunOpened {
+            run: start.run,
+            order: start.order,
+            serial: start.serial,
+            nest: self.name.clone(),
+            recipe_digest: digest,
+            started: SystemTime::now(),
+        };
+        let place = self.shared.orders.reserve(&run)?;
+        self.shared.journal.append(Record::RunOpened(run.clone())).await?;
+        self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
+        self.shared.events.tell_nest(&self.name, true);
+        self.occupy(run, recipe, place);
+        Ok(start.run)
+    }
+
+    /// Lends the instruments to a worker.
+    fn occupy(&mut self, run: RunOpened, recipe: Arc<Recipe>, place: Place) {
+        let stop = Stop::default();
+        let state = mem::replace(&mut self.state, State::OutOfOrder);
+        self.state = match state {
+            State::Free(rig) => {
+                let work = worker::work(run.clone(), recipe, place, rig, self.shared.clone(), stop.clone());
+                State::Busy { run, stop, work: tokio::spawn(work) }
+            }
+            busy => busy,
+        };
+    }
+}
+
+fn same(known: &RunOpened, start: &Start, nest: &NestName) -> Result<RunId, StartError> {
+    if (&known.order, &known.serial, &known.nest) == (&start.order, &start.serial, nest) {
+        return Ok(known.run);
+    }
+    Err(StartError::Reused)
+}

@@ -1,0 +1,162 @@
+//! What a product needs: one file per product, checked when it is loaded, not on unit 10 000.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU8,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use factory_fixtures::{
+    instrument::ImageFormat,
+    tag::ndef::{EnrolmentMessage, NdefError},
+};
+use factory_proto::{
+    ids::{EndpointName, EnrolmentId, IdError, RecipeName, Serial},
+    units::Limits,
+};
+
+use crate::step::{Step, StepError};
+
+mod file;
+pub mod provision;
+
+pub use file::RecipeError;
+pub use provision::Provision;
+
+/// What a product needs.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// Its name, which is its file's.
+    pub name: RecipeName,
+    /// SHA-256 of the recipe file and of all files that it names.
+    pub digest: [u8; 32],
+    /// How often a step that may be repeated is tried when an instrument failed.
+    pub attempts: NonZeroU8,
+    /// What goes into flash.
+    pub flash: Flash,
+    /// What should boot.
+    pub boot: Boot,
+    /// What should be measured.
+    pub self_test: SelfTest,
+    /// What the device is called.
+    pub identity: Identity,
+    /// What the device gets.
+    pub provision: Provision,
+    /// What its tag says.
+    pub tag: Tag,
+    deadlines: BTreeMap<Step, Duration>,
+}
+
+/// What goes into flash.
+#[derive(Debug, Clone)]
+pub struct Flash {
+    /// The chip, as probe-rs calls it.
+    pub chip: String,
+    /// The image file.
+    pub image: PathBuf,
+    /// How it is written.
+    pub format: ImageFormat,
+}
+
+/// What should boot.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// The version that the firmware must say it has.
+    pub firmware_version: String,
+}
+
+/// What should be measured.
+#[derive(Debug, Clone)]
+pub struct SelfTest {
+    /// What passes, by the measurement's name.
+    pub limits: BTreeMap<String, Limits>,
+}
+
+/// What the device is called.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// As in `sensor-{serial}`.
+    pub endpoint_name: String,
+    /// O of the subject.
+    pub organization: Option<String>,
+    /// C of the subject.
+    pub country: Option<String>,
+}
+
+impl Identity {
+    /// The endpoint name of one unit.
+    pub fn endpoint_name(&self, serial: &Serial) -> Result<EndpointName, StepError> {
+        self.fill(serial.as_str())
+            .map_err(|error| StepError::Station(format!("the recipe's endpoint-name for {serial} {error}")))
+    }
+
+    fn fill(&self, serial: &str) -> Result<EndpointName, IdError> {
+        self.endpoint_name.replace("{serial}", serial).parse()
+    }
+
+    /// The subject that the device is asked to put into its request.
+    pub fn subject(&self, endpoint_name: &EndpointName) -> String {
+        let mut parts = Vec::new();
+        parts.extend(self.country.as_ref().map(|country| format!("C={country}")));
+        parts.extend(self.organization.as_ref().map(|organization| format!("O={organization}")));
+        parts.push(format!("CN={endpoint_name}"));
+        parts.join(",")
+    }
+}
+
+/// What its tag says.
+#[derive(Debug, Clone)]
+pub struct Tag {
+    /// Where whoever taps the tag is led, as in `https://example.com/claim?id={enrolment-id}`.
+    pub uri: String,
+    /// Type of the external record that carries the enrolment id, as in `example.com:enrol`.
+    pub record_type: String,
+}
+
+impl Tag {
+    /// The NDEF message for one device.
+    pub fn message(&self, id: &EnrolmentId) -> Result<Vec<u8>, NdefError> {
+        let uri = self.uri.replace("{enrolment-id}", id.as_str());
+        EnrolmentMessage { uri, record_type: self.record_type.clone(), enrolment_id: id.to_string() }.encode()
+    }
+}
+
+impl Recipe {
+    /// How long a step may take.
+    pub fn deadline(&self, step: Step) -> Duration {
+        // Every step has one: the file reader fills in the defaults.
+        self.deadlines.get(&step).copied().unwrap_or(Duration::from_secs(30))
+    }
+}
+
+/// All recipes of the station, as loaded at start.
+#[derive(Debug, Default)]
+pub struct Recipes(BTreeMap<RecipeName, Arc<Recipe>>);
+
+impl Recipes {
+    /// Loads every `*.toml` of a folder; all mistakes in all of them at once.
+    pub fn load(folder: &Path) -> Result<Self, RecipeError> {
+        file::load(folder).map(Self)
+    }
+
+    /// The recipe of that name, which must still be what the order was opened with.
+    pub fn get(&self, name: &RecipeName, digest: &[u8; 32]) -> Result<Arc<Recipe>, RecipeError> {
+        let recipe = self.named(name)?;
+        if recipe.digest != *digest {
+            return Err(RecipeError::Changed(name.clone()));
+        }
+        Ok(recipe.clone())
+    }
+
+    /// The recipe of that name.
+    pub fn named(&self, name: &RecipeName) -> Result<&Arc<Recipe>, RecipeError> {
+        self.0.get(name).ok_or_else(|| RecipeError::Unknown(name.clone()))
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &RecipeName> {
+        self.0.keys()
+    }
+}

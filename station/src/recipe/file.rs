@@ -1,0 +1,213 @@
+//! The recipe file: as written, with all its mistakes found when it is loaded.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    num::NonZeroU8,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use factory_fixtures::instrument::ImageFormat;
+use factory_proto::{
+    ids::{EnrolmentId, IdError, RecipeName},
+    units::{Limits, Quantity},
+};
+use factory_settings::{SettingsError, Table, duration, integer, path, table, tables_by_name, text};
+use sha2::{Digest, Sha256};
+
+use super::{Boot, Flash, Identity, Provision, Recipe, SelfTest, Tag};
+use crate::step::Step;
+
+// The user memory of an NTAG213 less its Lock Control TLV, the message's own TLV head and the terminator.
+const ROOM_ON_TAG: usize = 144 - 5 - 2 - 1;
+
+/// Why there is no recipe.
+#[derive(Debug, thiserror::Error)]
+pub enum RecipeError {
+    /// A file or folder cannot be read.
+    #[error("{} cannot be read", path.display())]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file's name is no recipe name.
+    #[error("the name of the recipe file {} {source}", path.display())]
+    FileName {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IdError,
+    },
+    /// What one or several files say cannot be used: one complaint a line.
+    #[error("{0}")]
+    Refused(String),
+    /// Not loaded.
+    #[error("there is no recipe {0} at this station")]
+    Unknown(RecipeName),
+    /// The file is another than when the order was opened.
+    #[error("recipe {0} is not what it was when the work order was opened; open a new order")]
+    Changed(RecipeName),
+}
+
+/// Loads every `*.toml` of a folder; the mistakes of all files at once.
+pub(super) fn load(folder: &Path) -> Result<BTreeMap<RecipeName, Arc<Recipe>>, RecipeError> {
+    let unreadable = |source| RecipeError::Unreadable { path: folder.to_owned(), source };
+    let mut recipes = BTreeMap::new();
+    let mut complaints = Vec::new();
+    for file in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = file.map_err(unreadable)?.path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let name = name(&path)?;
+        match factory_settings::read(&path, |file| written(name.clone(), file)) {
+            Ok(recipe) => {
+                let digest = digest(&path, &recipe)?;
+                recipes.insert(name, Arc::new(Recipe { digest, ..recipe }));
+            }
+            Err(SettingsError::Read { path, source }) => {
+                return Err(RecipeError::Unreadable { path, source });
+            }
+            Err(SettingsError::Refused(refused)) => complaints.push(refused.to_string()),
+        }
+    }
+    if complaints.is_empty() { Ok(recipes) } else { Err(RecipeError::Refused(complaints.join("\n"))) }
+}
+
+fn name(path: &Path) -> Result<RecipeName, RecipeError> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    stem.parse().map_err(|source| RecipeError::FileName { path: path.to_owned(), source })
+}
+
+/// SHA-256 over the digests of the recipe file, of its image and of its server CA.
+fn digest(recipe_file: &Path, recipe: &Recipe) -> Result<[u8; 32], RecipeError> {
+    let mut all = Sha256::new();
+    for path in [recipe_file, &recipe.flash.image] {
+        let bytes = std::fs::read(path)
+            .map_err(|source| RecipeError::Unreadable { path: path.to_owned(), source })?;
+        all.update(Sha256::digest(bytes));
+    }
+    all.update(Sha256::digest(&recipe.provision.server_ca));
+    Ok(all.finalize().into())
+}
+
+fn written(name: RecipeName, file: &mut Table<'_>) -> Option<Recipe> {
+    let attempts = file.or("attempts", NonZeroU8::MIN, integer);
+    let deadlines = file.or("deadlines", defaults(), table(deadlines));
+    let flash = file.required("flash", table(flash));
+    let boot = file.required("boot", table(boot));
+    let self_test = file.required("self-test", table(self_test));
+    let identity = file.required("identity", table(identity));
+    let provision = file.required("provision", table(Provision::written));
+    let tag = file.required("tag", table(tag));
+    Some(Recipe {
+        name,
+        // Known when all the files that belong to it were read.
+        digest: [0; 32],
+        attempts: attempts?,
+        flash: flash?,
+        boot: boot?,
+        self_test: self_test?,
+        identity: identity?,
+        provision: provision?,
+        tag: tag?,
+        deadlines: deadlines?,
+    })
+}
+
+fn default_deadline(step: Step) -> Duration {
+    Duration::from_secs(match step {
+        Step::Flash => 60,
+        Step::Boot | Step::Tag => 10,
+        Step::SelfTest | Step::Identity | Step::Provision => 30,
+    })
+}
+
+fn defaults() -> BTreeMap<Step, Duration> {
+    Step::ALL.into_iter().map(|step| (step, default_deadline(step))).collect()
+}
+
+fn deadlines(file: &mut Table<'_>) -> Option<BTreeMap<Step, Duration>> {
+    let read: Vec<_> = Step::ALL
+        .into_iter()
+        .map(|step| (step, file.or(step.name(), default_deadline(step), duration)))
+        .collect();
+    read.into_iter().map(|(step, deadline)| Some((step, deadline?))).collect()
+}
+
+fn flash(file: &mut Table<'_>) -> Option<Flash> {
+    let chip = file.required("chip", text);
+    let image = file.required("image", path);
+    let format = file.or("format", ImageFormat::Elf, text);
+    if let Some(image) = image.as_ref().filter(|image| !image.is_file()) {
+        file.complain("image", format!("there is no file {}", image.display()));
+    }
+    Some(Flash { chip: chip?, image: image?, format: format? })
+}
+
+fn boot(file: &mut Table<'_>) -> Option<Boot> {
+    Some(Boot { firmware_version: file.required("firmware-version", text)? })
+}
+
+fn self_test(file: &mut Table<'_>) -> Option<SelfTest> {
+    let limits = file.required("limits", tables_by_name(limits))?;
+    Some(SelfTest { limits: limits.into_iter().collect() })
+}
+
+fn limits(name: &str, file: &mut Table<'_>) -> Option<(String, Limits)> {
+    let min: Option<Quantity> = file.required("min", text);
+    let max: Option<Quantity> = file.required("max", text);
+    match Limits::new(min?, max?) {
+        Ok(limits) => Some((name.to_owned(), limits)),
+        Err(error) => {
+            file.complain("min", error.to_string());
+            None
+        }
+    }
+}
+
+fn identity(file: &mut Table<'_>) -> Option<Identity> {
+    let endpoint_name = file.required("endpoint-name", text);
+    let organization = file.optional("organization", text);
+    let country = file.optional("country", text);
+    let identity = Identity { endpoint_name: endpoint_name?, organization: organization?, country: country? };
+
+    if !identity.endpoint_name.contains("{serial}") {
+        file.complain("endpoint-name", "must hold {serial}, so that each unit has a name of its own");
+    }
+    // The longest serial number there can be.
+    if let Err(error) = identity.fill(&"0".repeat(32)) {
+        file.complain("endpoint-name", format!("with a serial number of 32 characters it {error}"));
+    }
+    if identity.country.as_ref().is_some_and(|c| c.len() != 2 || !c.bytes().all(|b| b.is_ascii_uppercase())) {
+        file.complain("country", "must be two capital letters (ISO 3166)");
+    }
+    // A comma would begin another attribute in the subject that the device is asked for.
+    if identity.organization.as_ref().is_some_and(|o| o.is_empty() || o.len() > 64 || o.contains([',', '=']))
+    {
+        file.complain("organization", "must be 1 to 64 bytes without comma and equals sign");
+    }
+    Some(identity)
+}
+
+fn tag(file: &mut Table<'_>) -> Option<Tag> {
+    let uri = file.required("uri", text);
+    let record_type = file.required("record-type", text);
+    let tag = Tag { uri: uri?, record_type: record_type? };
+    match tag.message(&EnrolmentId::of_fingerprint(&[0; 32])) {
+        Ok(message) if message.len() > ROOM_ON_TAG => file.complain(
+            "uri",
+            format!(
+                "makes a message of {} bytes, an NTAG213 holds {ROOM_ON_TAG}; shorten uri or record-type",
+                message.len()
+            ),
+        ),
+        Ok(_) => {}
+        Err(error) => file.complain("uri", error.to_string()),
+    }
+    Some(tag)
+}

@@ -1,0 +1,202 @@
+//! The MES API. Here wire messages become commands and answers become wire messages; no wire type goes
+//! further in.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use factory_journal::JournalError;
+use factory_proto::{
+    ids::NestName,
+    station::{self as messages, station_server},
+};
+use tokio::sync::broadcast::error::RecvError;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    nest::{Nest, Shared, StartError},
+    orders::OrderError,
+    recipe::RecipeError,
+    record::{OrderOpened, RunId},
+    results,
+    units::Unit,
+};
+
+pub mod command;
+pub mod wire;
+
+/// Serves `factory.station.v1.Station`; cheap to clone.
+#[derive(Clone)]
+pub struct StationService {
+    /// The station's name.
+    pub name: NestName,
+    /// The nests by name.
+    pub nests: Arc<BTreeMap<NestName, Nest>>,
+    /// What the nests share.
+    pub shared: Shared,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl station_server::Station for StationService {
+    async fn open_work_order(
+        &self,
+        request: Request<messages::OpenWorkOrderRequest>,
+    ) -> Answer<messages::OpenWorkOrderResponse> {
+        let open = command::OpenOrder::try_from(request.into_inner())?;
+        let recipe = self.shared.recipes.named(&open.recipe).map_err(recipe_refused)?;
+        let order = OrderOpened {
+            order: open.order,
+            recipe: open.recipe,
+            recipe_digest: recipe.digest,
+            quantity: open.quantity,
+        };
+        let order = self.shared.orders.open(order).await.map_err(order_refused)?;
+        Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn start_unit(
+        &self,
+        request: Request<messages::StartUnitRequest>,
+    ) -> Answer<messages::StartUnitResponse> {
+        let (nest, start) = command::start(request.into_inner())?;
+        let nest = self
+            .nests
+            .get(&nest)
+            .ok_or_else(|| Status::not_found(format!("this station has no nest {nest}")))?;
+        let run = nest.start(start).await.map_err(start_refused)?;
+        Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
+    }
+
+    async fn abort_unit(
+        &self,
+        request: Request<messages::AbortUnitRequest>,
+    ) -> Answer<messages::AbortUnitResponse> {
+        let abort = command::Abort::try_from(request.into_inner())?;
+        // Known, and over already: nothing is left to abort.
+        let unit = self.find(abort.run)?;
+        if let Some(nest) = self.nests.get(&unit.opened.nest).filter(|_| unit.closed.is_none()) {
+            tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
+            nest.abort(abort.run, abort.reason).await;
+        }
+        Ok(Response::new(messages::AbortUnitResponse {}))
+    }
+
+    async fn get_unit(
+        &self,
+        request: Request<messages::GetUnitRequest>,
+    ) -> Answer<messages::GetUnitResponse> {
+        let run = command::run_id(&request.into_inner().run_id)?;
+        let unit = wire::unit(&self.name, &self.find(run)?);
+        Ok(Response::new(messages::GetUnitResponse { unit: Some(unit) }))
+    }
+
+    async fn list_units(
+        &self,
+        request: Request<messages::ListUnitsRequest>,
+    ) -> Answer<messages::ListUnitsResponse> {
+        let list = command::List::try_from(request.into_inner())?;
+        let (units, next) =
+            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(internal)?;
+        Ok(Response::new(messages::ListUnitsResponse {
+            units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
+            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
+        }))
+    }
+
+    type WatchEventsStream =
+        Pin<Box<dyn Stream<Item = Result<messages::WatchEventsResponse, Status>> + Send>>;
+
+    async fn watch_events(
+        &self,
+        _: Request<messages::WatchEventsRequest>,
+    ) -> Answer<Self::WatchEventsStream> {
+        // Listening begins before the nests are asked, so that nothing falls between.
+        let mut events = self.shared.events.watch();
+        let (to_watcher, stream) = tokio::sync::mpsc::channel(64);
+        let service = self.clone();
+        tokio::spawn(async move {
+            for nest in service.nests.values() {
+                let state = wire::nest_state(nest.name(), nest.current().await);
+                if to_watcher.send(Ok(state)).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let message = tokio::select! {
+                    event = events.recv() => match event {
+                        Ok(event) => wire::event(event),
+                        Err(RecvError::Lagged(missed)) => wire::missed(missed),
+                        Err(RecvError::Closed) => return,
+                    },
+                    () = to_watcher.closed() => return,
+                };
+                if to_watcher.send(Ok(message)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+    }
+
+    async fn describe_station(
+        &self,
+        _: Request<messages::DescribeStationRequest>,
+    ) -> Answer<messages::DescribeStationResponse> {
+        let mut nests = Vec::new();
+        for (name, nest) in &*self.nests {
+            let run_id = nest.current().await.map_or_else(String::new, |run| run.to_string());
+            nests.push(messages::NestDescription { nest: name.to_string(), run_id });
+        }
+        Ok(Response::new(messages::DescribeStationResponse {
+            station: self.name.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nests,
+            work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
+            recipes: self.shared.recipes.names().map(ToString::to_string).collect(),
+            unacknowledged_results: results::backlog(&self.shared.journal).map_err(internal)?,
+        }))
+    }
+}
+
+impl StationService {
+    fn find(&self, run: RunId) -> Result<Unit, Status> {
+        let unit = self.shared.units.find(run).map_err(internal)?;
+        unit.ok_or_else(|| Status::not_found(format!("this station knows no run {run}")))
+    }
+}
+
+fn start_refused(error: StartError) -> Status {
+    match error {
+        StartError::Order(error) => order_refused(error),
+        StartError::Recipe(error) => recipe_refused(error),
+        StartError::Journal(error) => internal(error),
+        StartError::Reused => Status::already_exists(error.to_string()),
+        StartError::Busy { .. } => Status::failed_precondition(error.to_string()),
+        StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
+    }
+}
+
+fn order_refused(error: OrderError) -> Status {
+    let text = error.to_string();
+    match error {
+        OrderError::Differs(_) => Status::already_exists(text),
+        OrderError::Unknown(_) => Status::not_found(text),
+        OrderError::Full { .. } => Status::resource_exhausted(text),
+        OrderError::Passed(_) | OrderError::Running { .. } => Status::failed_precondition(text),
+        OrderError::Journal(error) => internal(error),
+    }
+}
+
+fn recipe_refused(error: RecipeError) -> Status {
+    match error {
+        RecipeError::Unknown(_) => Status::not_found(error.to_string()),
+        _ => Status::failed_precondition(error.to_string()),
+    }
+}
+
+fn internal(error: JournalError) -> Status {
+    let text = factory_fixtures::fault::chain(&error);
+    tracing::error!(reason = text, "the journal failed");
+    Status::internal(format!("the journal failed: {text}"))
+}

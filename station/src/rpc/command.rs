@@ -1,0 +1,152 @@
+//! Wire messages as commands: every complaint about every field at once.
+
+use factory_journal::Sequence;
+use factory_proto::{
+    ids::{NestName, OrderId, RecipeName},
+    station as messages,
+};
+use std::{fmt::Display, str::FromStr};
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::{nest::Start, record::RunId};
+
+const LARGEST_ORDER: u32 = 1_000_000;
+const LARGEST_PAGE: u32 = 1000;
+const LONGEST_REASON: usize = 200;
+
+/// Collects what is wrong with a message.
+#[derive(Default)]
+struct Fields(Vec<String>);
+
+impl Fields {
+    fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<T> {
+        self.check(name, text.parse())
+    }
+
+    fn check<T>(&mut self, name: &str, value: Result<T, impl Display>) -> Option<T> {
+        value.map_err(|error| self.0.push(format!("{name}: {error}"))).ok()
+    }
+
+    fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
+        let within = (low..=high).contains(&value).then_some(value);
+        self.check(name, within.ok_or_else(|| format!("is {value}, must be {low} to {high}")))
+    }
+
+    /// The command, or INVALID_ARGUMENT with all complaints. A part is missing only after a complaint.
+    fn finish<T>(self, command: Option<T>) -> Result<T, Status> {
+        match command {
+            Some(command) if self.0.is_empty() => Ok(command),
+            _ => Err(Status::invalid_argument(self.0.join("; "))),
+        }
+    }
+}
+
+/// Open a work order.
+pub struct OpenOrder {
+    /// Its id.
+    pub order: OrderId,
+    /// What is to be made.
+    pub recipe: RecipeName,
+    /// How many.
+    pub quantity: u32,
+}
+
+impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
+    type Error = Status;
+    fn try_from(request: messages::OpenWorkOrderRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+        let order = fields.parse("work_order", &request.work_order);
+        let recipe = fields.parse("recipe", &request.recipe);
+        let quantity = fields.range("quantity", request.quantity, 1, LARGEST_ORDER);
+        let open = || {
+            command?;
+            Some(Self { order: order?, recipe: recipe?, quantity: quantity? })
+        };
+        fields.finish(open())
+    }
+}
+
+/// Which unit to start, and in which nest.
+pub fn start(request: messages::StartUnitRequest) -> Result<(NestName, Start), Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let order = fields.parse("work_order", &request.work_order);
+    let serial = fields.parse("serial", &request.serial);
+    let nest = fields.parse("nest", &request.nest);
+    let start = || {
+        let run = RunId::of_command(command?);
+        Some((nest?, Start { run, order: order?, serial: serial? }))
+    };
+    fields.finish(start())
+}
+
+/// Stop a run.
+pub struct Abort {
+    /// Which.
+    pub run: RunId,
+    /// Why.
+    pub reason: String,
+}
+
+impl TryFrom<messages::AbortUnitRequest> for Abort {
+    type Error = Status;
+    fn try_from(request: messages::AbortUnitRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+        let run = fields.parse("run_id", &request.run_id);
+        let length = request.reason.chars().count();
+        let short = (length <= LONGEST_REASON).then_some(request.reason);
+        let reason = fields.check(
+            "reason",
+            short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
+        );
+        let abort = || {
+            command?;
+            Some(Self { run: run?, reason: reason? })
+        };
+        fields.finish(abort())
+    }
+}
+
+/// A page of runs.
+pub struct List {
+    /// Only of this order.
+    pub order: Option<OrderId>,
+    /// From this record on.
+    pub from: Sequence,
+    /// At most so many.
+    pub size: usize,
+}
+
+impl TryFrom<messages::ListUnitsRequest> for List {
+    type Error = Status;
+    fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let order = match request.work_order.as_str() {
+            "" => Some(None),
+            order => fields.parse("work_order", order).map(Some),
+        };
+        let from = match request.page_token.as_str() {
+            "" => Some(Sequence::START),
+            token => {
+                let from = token.parse::<u64>().ok().map(Sequence::from);
+                fields.check("page_token", from.ok_or("is not from an answer of this station"))
+            }
+        };
+        let size = match request.page_size {
+            0 => Some(100),
+            size => fields.range("page_size", size, 1, LARGEST_PAGE),
+        };
+        let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
+        fields.finish(list())
+    }
+}
+
+/// The id of a run.
+pub fn run_id(text: &str) -> Result<RunId, Status> {
+    let mut fields = Fields::default();
+    let run = fields.parse("run_id", text);
+    fields.finish(run)
+}

@@ -1,0 +1,178 @@
+//! Records in the words of the wire. Nothing else in the station knows both.
+
+use std::time::SystemTime;
+
+use factory_proto::{
+    ids::NestName,
+    outcome::Outcome,
+    station::{self as wire, watch_events_response as event},
+};
+use prost_types::{Duration, Timestamp};
+
+use crate::{
+    events::{Event, What},
+    orders::Order,
+    record::{Findings, Identity, RunClosed, RunId, RunOpened, StepEnded, Stopped},
+    units::Unit,
+};
+
+/// A run with its result.
+pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {
+    let mut unit = opened(station, &closed.opened);
+    unit.ended = Some(closed.ended.into());
+    unit.outcome = outcome(closed.outcome);
+    (unit.failing_step, unit.reason) = stopped(closed.stopped.as_ref());
+    findings(&mut unit, &closed.findings);
+    unit
+}
+
+/// A run as far as it has come.
+pub fn unit(station: &NestName, unit: &Unit) -> wire::Unit {
+    match &unit.closed {
+        Some(closed) => result(station, closed),
+        None => {
+            wire::Unit { identity: unit.identity.as_ref().map(identity), ..opened(station, &unit.opened) }
+        }
+    }
+}
+
+/// An order and how far it has come.
+pub fn order(order: &Order) -> wire::WorkOrder {
+    wire::WorkOrder {
+        work_order: order.opened.order.to_string(),
+        recipe: order.opened.recipe.to_string(),
+        recipe_digest: order.opened.recipe_digest.to_vec(),
+        quantity: order.opened.quantity,
+        passed: u32::try_from(order.passed).unwrap_or(u32::MAX),
+    }
+}
+
+/// Something that happened.
+pub fn event(event: Event) -> wire::WatchEventsResponse {
+    let (run_id, serial) =
+        event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
+    let what = match event.what {
+        What::Nest { busy } => event::Event::NestState(wire::NestState { busy }),
+        What::Accepted { order } => {
+            event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
+        }
+        What::StepStarted(step) => event::Event::StepStarted(wire::StepStarted { step: step.to_string() }),
+        What::StepEnded(step, ended) => {
+            event::Event::StepEnded(wire::StepEnded { step: step.to_string(), outcome: outcome(ended) })
+        }
+        What::Progress(step, progress) => event::Event::Progress(wire::Progress {
+            step: step.to_string(),
+            phase: progress.phase,
+            done_bytes: progress.done,
+            total_bytes: progress.total,
+        }),
+        What::Closed(ended, why) => {
+            let (failing_step, reason) = stopped(why.as_ref());
+            event::Event::RunClosed(wire::RunClosed { outcome: outcome(ended), failing_step, reason })
+        }
+    };
+    wire::WatchEventsResponse {
+        time: Some(event.time.into()),
+        nest: event.nest.to_string(),
+        run_id,
+        serial,
+        event: Some(what),
+    }
+}
+
+/// What a nest is doing now.
+pub fn nest_state(nest: &NestName, run: Option<RunId>) -> wire::WatchEventsResponse {
+    wire::WatchEventsResponse {
+        time: Some(SystemTime::now().into()),
+        nest: nest.to_string(),
+        run_id: run.map_or_else(String::new, |run| run.to_string()),
+        event: Some(event::Event::NestState(wire::NestState { busy: run.is_some() })),
+        ..wire::WatchEventsResponse::default()
+    }
+}
+
+/// Events that a slow watcher did not get.
+pub fn missed(events: u64) -> wire::WatchEventsResponse {
+    wire::WatchEventsResponse {
+        time: Some(SystemTime::now().into()),
+        event: Some(event::Event::Missed(events)),
+        ..wire::WatchEventsResponse::default()
+    }
+}
+
+fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
+    wire::Unit {
+        station: station.to_string(),
+        run_id: run.run.to_string(),
+        work_order: run.order.to_string(),
+        serial: run.serial.to_string(),
+        nest: run.nest.to_string(),
+        started: Some(run.started.into()),
+        recipe_digest: run.recipe_digest.to_vec(),
+        station_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..wire::Unit::default()
+    }
+}
+
+fn findings(unit: &mut wire::Unit, found: &Findings) {
+    unit.steps = found.steps.iter().map(step).collect();
+    unit.measurements = found.measurements.iter().map(measurement).collect();
+    unit.identity = found.identity.as_ref().map(identity);
+    unit.fcc_answers = found.fcc_answers.iter().map(fcc_answer).collect();
+    unit.flash = found
+        .flash
+        .as_ref()
+        .map(|flash| wire::FlashResult { bytes: flash.bytes, digest: flash.digest.to_vec() });
+    unit.tag = found.tag.as_ref().map(|tag| wire::TagResult { uid: tag.uid.clone(), ndef: tag.ndef.clone() });
+    unit.firmware_version = found.firmware_version.clone().unwrap_or_default();
+}
+
+fn step(ended: &StepEnded) -> wire::StepResult {
+    let elapsed = ended.ended.duration_since(ended.started).unwrap_or_default();
+    wire::StepResult {
+        step: ended.step.to_string(),
+        started: Some(Timestamp::from(ended.started)),
+        // Fails beyond 10 000 years.
+        elapsed: Duration::try_from(elapsed).ok(),
+        outcome: outcome(ended.outcome),
+    }
+}
+
+fn measurement(measured: &crate::record::Measurement) -> wire::Measurement {
+    wire::Measurement {
+        name: measured.name.clone(),
+        value: measured.value.value,
+        unit: measured.value.unit.to_string(),
+        lower_limit: measured.limits.min().value,
+        upper_limit: measured.limits.max().value,
+        within_limits: measured.limits.hold(measured.value),
+    }
+}
+
+fn identity(identity: &Identity) -> wire::Identity {
+    wire::Identity {
+        endpoint_name: identity.endpoint_name.to_string(),
+        certificate: identity.certificate.clone(),
+        fingerprint: identity.fingerprint.to_vec(),
+        enrolment_id: identity.enrolment_id.to_string(),
+    }
+}
+
+fn fcc_answer(answer: &crate::record::FccAnswer) -> wire::FccAnswer {
+    wire::FccAnswer {
+        session: answer.session.clone(),
+        return_status: answer.return_status,
+        info_message: answer.info.clone(),
+        warnings: answer.warnings.clone(),
+    }
+}
+
+fn stopped(stopped: Option<&Stopped>) -> (String, String) {
+    stopped.map_or_else(Default::default, |stopped| {
+        (stopped.step.map_or_else(String::new, |step| step.to_string()), stopped.reason.clone())
+    })
+}
+
+fn outcome(outcome: Outcome) -> i32 {
+    wire::Outcome::from(outcome).into()
+}

@@ -1,0 +1,42 @@
+use factory_fixtures::fcc::{self, frame, message::Answer};
+
+use crate::{
+    record::{FccAnswer, RunOpened},
+    step::{StepContext, StepError},
+};
+
+/// Injects the bundle, has the device check it, and closes its factory code for good.
+///
+/// Irreversible: once the device has answered, no second bundle will be taken.
+pub async fn provision(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
+    let identity = ctx.findings.identity.as_ref().ok_or(StepError::Order("identity"))?;
+    let session = session(ctx.run, 2);
+    let bundle = ctx.recipe.provision.bundle(&session, identity, ctx.run)?;
+    exchange(ctx, &session, &bundle.encode()).await?;
+    Ok(())
+}
+
+/// The id of a message: short, since a long one can make the device's answer overflow.
+pub(super) fn session(run: &RunOpened, message: u8) -> String {
+    format!("{:.26}-{message}", run.run.to_string().replace('-', ""))
+}
+
+/// Sends one message and keeps what the device answers; an answer that is no success is the product's fault.
+pub(super) async fn exchange(
+    ctx: &mut StepContext<'_>,
+    session: &str,
+    payload: &[u8],
+) -> Result<Answer, StepError> {
+    let console = ctx.console()?;
+    let mut text = Vec::new();
+    let answer = fcc::exchange(console, &frame::encode(payload), |bytes| text.extend_from_slice(bytes)).await;
+    console.keep(&text);
+    let answer = answer?;
+    ctx.findings.fcc_answers.push(FccAnswer {
+        session: session.to_owned(),
+        return_status: answer.return_status.number(),
+        info: answer.info.clone(),
+        warnings: answer.warnings.clone(),
+    });
+    Ok(answer.accepted(session)?)
+}
