@@ -1,0 +1,132 @@
+//! The side that calls the station: opens the order, lays a board into each free nest, starts it, goes on
+//! with the next.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+};
+
+use anyhow::Context as _;
+use factory_proto::station::{
+    OpenWorkOrderRequest, StartUnitRequest, WatchEventsRequest, WatchEventsResponse,
+    station_client::StationClient, watch_events_response::Event,
+};
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::{
+    control,
+    reader::{self, Dump, Placement, ntag},
+    rig::{RECIPE, Rig},
+    target::{self, Board, Faults},
+};
+
+/// A board with its tag, as it comes from the assembly line.
+#[derive(Debug, Clone)]
+pub struct Assembly {
+    /// The board's serial number.
+    pub serial: String,
+    /// Makes its chip's id and its tag's UID.
+    pub number: u32,
+    /// What is wrong with the board.
+    pub faults: Faults,
+    /// Whether somebody locked its tag.
+    pub tag_locked: bool,
+}
+
+impl Assembly {
+    /// A sound board.
+    pub fn sound(number: u32) -> Self {
+        Self { serial: format!("SN{number:04}"), number, faults: Faults::default(), tag_locked: false }
+    }
+
+    fn tag(&self) -> Placement {
+        Placement {
+            kind: ntag::Kind::Ntag213,
+            uid: format!("04A1{:08X}80", self.number),
+            locked: self.tag_locked,
+            faults: ntag::TagFaults::default(),
+        }
+    }
+}
+
+/// Makes all boards of a work order; `show` is told of everything that the station does.
+pub async fn make(
+    rig: &Rig,
+    order: &str,
+    boards: Vec<Assembly>,
+    mut show: impl FnMut(&WatchEventsResponse),
+) -> anyhow::Result<()> {
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let open = OpenWorkOrderRequest {
+        command_id: Uuid::now_v7().to_string(),
+        work_order: order.to_owned(),
+        recipe: RECIPE.to_owned(),
+        quantity: u32::try_from(boards.len())?,
+    };
+    station.open_work_order(open).await?;
+
+    let mut waiting: VecDeque<Assembly> = boards.into();
+    let mut in_nest: BTreeMap<String, String> = BTreeMap::new();
+    // Begins with the state of each nest, so the free ones are filled first.
+    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    loop {
+        let event = events.message().await?.context("the station ended the stream of events")?;
+        show(&event);
+        let Some(Event::NestState(state)) = &event.event else { continue };
+        if state.busy {
+            continue;
+        }
+        if let Some(serial) = in_nest.remove(&event.nest) {
+            take_out(rig, &event.nest, &serial)?;
+        }
+        if let Some(board) = waiting.pop_front() {
+            lay(rig, &event.nest, &board)?;
+            start(&mut station, order, &event.nest, &board.serial).await?;
+            in_nest.insert(event.nest, board.serial);
+        } else if in_nest.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// What the operator's hands do: the board into the nest, its tag onto the reader.
+fn lay(rig: &Rig, nest: &str, board: &Assembly) -> anyhow::Result<()> {
+    let folder = rig.nest(nest);
+    target::Client::new(&folder).load(Board {
+        serial: board.serial.clone(),
+        board_id: board.number,
+        faults: board.faults.clone(),
+    })?;
+    let tag = reader::Request::Place(board.tag());
+    control::call::<_, Option<Dump>>(&folder.join("tag/control.sock"), &tag)?;
+    Ok(())
+}
+
+/// Takes the unit out, and keeps a dump of its tag.
+fn take_out(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<()> {
+    let folder = rig.nest(nest);
+    let control = folder.join("tag/control.sock");
+    let dump: Option<Dump> = control::call(&control, &reader::Request::Dump)?;
+    fs::create_dir_all(rig.tags())?;
+    fs::write(rig.tags().join(format!("{serial}.json")), serde_json::to_vec_pretty(&dump)?)?;
+    control::call::<_, Option<Dump>>(&control, &reader::Request::Remove)?;
+    target::Client::new(&folder).unload()?;
+    Ok(())
+}
+
+async fn start(
+    station: &mut StationClient<Channel>,
+    order: &str,
+    nest: &str,
+    serial: &str,
+) -> anyhow::Result<()> {
+    let start = StartUnitRequest {
+        command_id: Uuid::now_v7().to_string(),
+        work_order: order.to_owned(),
+        serial: serial.to_owned(),
+        nest: nest.to_owned(),
+    };
+    station.start_unit(start).await?;
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! A virtual line: real signer, real station, simulated nests, wired together in one folder.
+//!
+//! Everything is a process of its own and ends with this one.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+mod files;
+
+pub use files::RECIPE;
+
+/// Where Debian puts SoftHSM.
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
+/// A virtual line in a folder.
+pub struct Rig {
+    /// Everything lies under here.
+    pub folder: PathBuf,
+    /// The nests' names.
+    pub nests: Vec<String>,
+    /// Where the station listens for the MES.
+    pub station: String,
+    programs: PathBuf,
+    signer: Option<Process>,
+    daemon: Option<Process>,
+    // Last, so that they outlive those that use them.
+    simulators: Vec<Process>,
+}
+
+impl Rig {
+    /// Sets up a line with these nests in an empty folder. `controller` is where the station finds its MES;
+    /// `programs` holds the executables.
+    pub fn build(folder: &Path, programs: &Path, nests: &[&str], controller: &str) -> anyhow::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut rig = Self {
+            folder: folder.to_owned(),
+            nests: nests.iter().map(ToString::to_string).collect(),
+            station: format!("http://{}", free_address()?),
+            programs: programs.to_owned(),
+            signer: None,
+            daemon: None,
+            simulators: Vec::new(),
+        };
+        for nest in nests {
+            let folder = rig.nest(nest);
+            fs::create_dir_all(folder.join("tag"))?;
+            let mut target = rig.program("sim-target")?;
+            target.arg("--dir").arg(&folder).arg("--device-program").arg(rig.programs.join("sim-device"));
+            rig.simulators.push(Process::start(target, "ready")?);
+            let mut reader = rig.program("sim-reader")?;
+            reader.arg("--dir").arg(folder.join("tag"));
+            rig.simulators.push(Process::start(reader, "ready")?);
+        }
+        rig.write_files(controller)?;
+        rig.make_ca()?;
+        Ok(rig)
+    }
+
+    /// The folder of a nest.
+    pub fn nest(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("nest-{name}"))
+    }
+
+    /// Where the dumps of the tags lie.
+    pub fn tags(&self) -> PathBuf {
+        self.folder.join("tags")
+    }
+
+    /// The device-identity CA's certificate, PEM.
+    pub fn ca_certificate(&self) -> PathBuf {
+        self.folder.join("device-ca.pem")
+    }
+
+    /// Starts the signer.
+    pub fn start_signer(&mut self) -> anyhow::Result<()> {
+        let mut serve = self.signer_program()?;
+        serve.arg("serve").arg("--config").arg(self.folder.join("signer.toml"));
+        let log = self.log("signer.log")?;
+        self.signer = Some(Process::logged(serve, log)?);
+        wait_for(&self.folder.join("signer.sock"), &mut self.signer)
+    }
+
+    /// Starts the station.
+    pub fn start_station(&mut self) -> anyhow::Result<()> {
+        let mut serve = self.program("factory-stationd")?;
+        serve.arg("serve").arg("--config").arg(self.folder.join("station.toml"));
+        let log = self.log("station.log")?;
+        self.daemon = Some(Process::logged(serve, log)?);
+        wait_for(&self.folder.join("station.sock"), &mut self.daemon)
+    }
+
+    /// Stops the station with SIGTERM and waits until it has ended; says whether it ended well.
+    pub fn stop_station(&mut self) -> anyhow::Result<bool> {
+        self.daemon.take().context("the station does not run")?.terminate()
+    }
+
+    /// Kills the station as a power cut would, and waits until it is gone.
+    pub fn kill_station(&mut self) -> anyhow::Result<()> {
+        drop(self.daemon.take().context("the station does not run")?);
+        Ok(())
+    }
+
+    /// Stops the signer with SIGTERM.
+    pub fn stop_signer(&mut self) -> anyhow::Result<bool> {
+        self.signer.take().context("the signer does not run")?.terminate()
+    }
+
+    /// Resident memory of the station's daemon, in KiB.
+    pub fn station_memory(&self) -> anyhow::Result<u64> {
+        let daemon = self.daemon.as_ref().context("the station does not run")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    fn make_ca(&self) -> anyhow::Result<()> {
+        let mut init = self.signer_program()?;
+        init.arg("init").arg("--config").arg(self.folder.join("signer.toml"));
+        init.args(["--ca-common-name", "Demo Device Identity CA", "--organization", "Demo Devices", "--country", "GB"]);
+        let output = init.stdin(Stdio::null()).output()?;
+        fs::write(self.folder.join("ceremony.txt"), &output.stdout)?;
+        ensure!(
+            output.status.success(),
+            "factory-signerd init failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    fn signer_program(&self) -> anyhow::Result<Command> {
+        let mut command = self.program("factory-signerd")?;
+        command.env("SOFTHSM2_CONF", self.folder.join("softhsm2.conf"));
+        Ok(command)
+    }
+
+    fn program(&self, name: &str) -> anyhow::Result<Command> {
+        let path = self.programs.join(name);
+        ensure!(path.is_file(), "{} is not there; run cargo build --workspace", path.display());
+        Ok(Command::new(path))
+    }
+
+    fn log(&self, name: &str) -> anyhow::Result<fs::File> {
+        Ok(fs::OpenOptions::new().create(true).append(true).open(self.folder.join(name))?)
+    }
+
+    fn write_secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(())
+    }
+}
+
+/// A loopback address that nobody listened on a moment ago.
+pub fn free_address() -> anyhow::Result<std::net::SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// A child that is killed, and waited for, when this is dropped.
+struct Process {
+    child: Child,
+    name: String,
+}
+
+impl Process {
+    /// Starts a program and waits for a line on its standard output.
+    fn start(mut command: Command, line: &str) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| name.clone())?;
+        let mut out = BufReader::new(child.stdout.take().context("standard output is a pipe")?);
+        let process = Self { child, name };
+        let mut said = String::new();
+        out.by_ref().take(4096).read_line(&mut said)?;
+        ensure!(said.trim() == line, "{} said {said:?} instead of {line:?}", process.name);
+        Ok(process)
+    }
+
+    /// Starts a program whose words go to a file.
+    fn logged(mut command: Command, log: fs::File) -> anyhow::Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| name.clone())?;
+        Ok(Self { child, name })
+    }
+
+    fn terminate(mut self) -> anyhow::Result<bool> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
+        Ok(self.child.wait()?.success())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until a process serves its Unix socket.
+fn wait_for(socket: &Path, process: &mut Option<Process>) -> anyhow::Result<()> {
+    let process = process.as_mut().context("the process was just started")?;
+    loop {
+        if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+            return Ok(());
+        }
+        if let Some(status) = process.child.try_wait()? {
+            bail!("{} ended at its start with {status}; its log says why", process.name);
+        }
+        // The socket has no other way to tell that it is there.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}

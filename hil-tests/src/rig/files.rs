@@ -1,0 +1,90 @@
+//! The files of a virtual line: what a test engineer would write for a real one.
+
+use std::{fmt::Write as _, fs};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+
+use super::{Rig, SOFTHSM};
+use crate::target::FIRMWARE_ELF;
+
+/// The recipe that the line makes.
+pub const RECIPE: &str = "sensor";
+
+impl Rig {
+    pub(super) fn write_files(&self, controller: &str) -> anyhow::Result<()> {
+        let folder = self.folder.display();
+        fs::create_dir_all(self.folder.join("tokens"))?;
+        fs::write(
+            self.folder.join("softhsm2.conf"),
+            format!("directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"),
+        )?;
+        self.write_secret("pin", "271828")?;
+        self.write_secret("so-pin", "314159265")?;
+        fs::write(
+            self.folder.join("signer.toml"),
+            format!(
+                r#"socket = "{folder}/signer.sock"
+module = "{SOFTHSM}"
+token-label = "demo line"
+pin-credential = "{folder}/pin"
+so-pin-credential = "{folder}/so-pin"
+ca-key-label = "device-identity"
+ca-certificate = "{folder}/device-ca.pem"
+certificate-lifetime = "20y"
+
+[subject]
+organization = "Demo Devices"
+country = "GB"
+"#
+            ),
+        )?;
+        fs::write(self.folder.join("station.toml"), self.station_file(controller)?)?;
+        let recipes = self.folder.join("recipes");
+        fs::create_dir_all(&recipes)?;
+        fs::write(recipes.join("bootstrap-ca.pem"), server_ca()?)?;
+        fs::copy(FIRMWARE_ELF, recipes.join("hilfw.elf"))?;
+        fs::write(recipes.join(format!("{RECIPE}.toml")), include_str!("../../scenarios/sensor.toml"))?;
+        Ok(())
+    }
+
+    fn station_file(&self, controller: &str) -> anyhow::Result<String> {
+        let listen = self.station.trim_start_matches("http://");
+        let mut file = format!(
+            r#"name = "demo-line"
+state = "journal"
+recipes = "recipes"
+signer = "signer.sock"
+listen = "{listen}"
+socket = "station.sock"
+controller = "{controller}"
+drain = "20s"
+"#
+        );
+        for name in &self.nests {
+            let nest = self.nest(name);
+            let nest = nest.display();
+            write!(
+                file,
+                r#"
+[[nest]]
+name = "{name}"
+probe = "20b7:9db1:unix:{nest}/probe.sock"
+console = "{nest}/console"
+tag-reader = "pn532_uart:{nest}/tag/reader"
+"#
+            )?;
+        }
+        Ok(file)
+    }
+}
+
+/// What the platform's bootstrap server would be known by.
+fn server_ca() -> anyhow::Result<String> {
+    let key = KeyPair::generate()?;
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "Demo Bootstrap Root");
+    ca.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    ca.not_after = rcgen::date_time_ymd(2061, 1, 1);
+    Ok(ca.self_signed(&key)?.pem())
+}
