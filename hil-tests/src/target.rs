@@ -156,8 +156,7 @@ impl Nest {
         if length == 0 || length > FLASH.end {
             return Err(format!("flash has {} bytes", FLASH.end));
         }
-        let core = &mut loaded.port.bus.core;
-        let bytes = core.settle().and_then(|()| core.chip.memory().read_block(FLASH.start, length as usize));
+        let bytes = loaded.port.x_ray(length);
         bytes.map(|bytes| Answer::Flash(FlashImage::new(&bytes))).map_err(|error| error.to_string())
     }
 }

@@ -51,7 +51,6 @@ impl Bus {
         if !address.is_multiple_of(size) {
             return Err(io::Error::other(format!("unaligned read at {address:#010x}")));
         }
-        self.core.settle()?;
         let word = address & !3;
         if let Some(value) = self.core.read(word)? {
             return Ok(value);
@@ -71,7 +70,6 @@ impl Bus {
         if !address.is_multiple_of(size) {
             return Err(io::Error::other(format!("unaligned write at {address:#010x}")));
         }
-        self.core.settle()?;
         if self.core.write(address & !3, lanes)? {
             return Ok(());
         }

@@ -118,9 +118,11 @@ impl CoreDebug {
         Ok(true)
     }
 
-    /// Takes note of what the core did meanwhile. A dead emulator becomes a core in lockup.
-    pub fn settle(&mut self) -> io::Result<()> {
-        self.settle_within(Duration::ZERO)
+    /// The emulator died: what is left is a core in lockup, with its flash.
+    pub fn lock_up(&mut self, error: &io::Error) -> io::Result<()> {
+        tracing::info!(%error, "the core locked up");
+        self.execution = Execution::LockedUp;
+        self.chip.revive()
     }
 
     /// The reset pin: the chip is reset when it goes high again.
@@ -135,7 +137,8 @@ impl CoreDebug {
         Ok(())
     }
 
-    fn settle_within(&mut self, patience: Duration) -> io::Result<()> {
+    /// Takes note of what a running core did meanwhile.
+    fn settle(&mut self, patience: Duration) -> io::Result<()> {
         if self.execution != Execution::Running || self.held_in_reset {
             return Ok(());
         }
@@ -149,12 +152,6 @@ impl CoreDebug {
         }
     }
 
-    fn lock_up(&mut self, error: &io::Error) -> io::Result<()> {
-        tracing::info!(%error, "the core locked up");
-        self.execution = Execution::LockedUp;
-        self.chip.revive()
-    }
-
     /// Stops a running core. It may turn out to have locked up.
     fn stop(&mut self) -> io::Result<()> {
         match self.chip.halt() {
@@ -164,7 +161,7 @@ impl CoreDebug {
     }
 
     fn status(&mut self) -> io::Result<u32> {
-        self.settle_within(POLL)?;
+        self.settle(POLL)?;
         let mut status = self.control | S_REGRDY;
         status |= match self.execution {
             Execution::Running => S_RETIRE,
@@ -187,6 +184,7 @@ impl CoreDebug {
         if self.held_in_reset {
             return Ok(());
         }
+        self.settle(Duration::ZERO)?;
         let halted = self.execution == Execution::Halted;
         if control & C_DEBUGEN == 0 || control & (C_HALT | C_STEP) == 0 {
             if halted { self.resume() } else { Ok(()) }

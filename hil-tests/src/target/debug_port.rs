@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{bus::Bus, wire::Wire};
+use super::{bus::Bus, chip::FLASH, qemu::Qemu, wire::Wire};
 
 /// Why a transfer was not acknowledged with OK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +16,7 @@ pub enum Nack {
 
 /// The debug port of one powered chip.
 pub struct DebugPort {
-    /// What the access port is master of.
-    pub bus: Bus,
+    bus: Bus,
     wire: Wire,
     transfers_left: Option<u64>,
     control: u32,
@@ -137,6 +136,22 @@ impl DebugPort {
         Ok(())
     }
 
+    /// Looks at flash from outside, not through the wire.
+    pub fn x_ray(&mut self, length: u32) -> io::Result<Vec<u8>> {
+        self.outliving_lockup(|port| port.bus.core.chip.memory().read_block(FLASH.start, length as usize))
+    }
+
+    /// The emulator may die of its firmware at any moment; a chip does not.
+    fn outliving_lockup<T>(&mut self, access: impl Fn(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        match access(self) {
+            Err(error) if Qemu::is_gone(&error) => {
+                self.bus.core.lock_up(&error)?;
+                access(self)
+            }
+            result => result,
+        }
+    }
+
     fn transfer(&mut self, reads_dpidr: bool) -> Result<(), Nack> {
         self.use_cable(1)?;
         if self.wire.answers(reads_dpidr) { Ok(()) } else { Err(Nack::NoAnswer) }
@@ -237,8 +252,8 @@ impl DebugPort {
     }
 
     /// A bus error sets the sticky flag: this and all later accesses fault until the host clears it.
-    fn or_fault<T>(&mut self, access: impl FnOnce(&mut Self) -> io::Result<T>) -> Result<T, Nack> {
-        access(self).map_err(|error| {
+    fn or_fault<T>(&mut self, access: impl Fn(&mut Self) -> io::Result<T>) -> Result<T, Nack> {
+        self.outliving_lockup(access).map_err(|error| {
             tracing::debug!(%error, address = format_args!("{:#010x}", self.address), "bus error");
             self.control |= STICKY_ERROR;
             Nack::Fault

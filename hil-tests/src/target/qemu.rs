@@ -28,6 +28,12 @@ pub struct Qemu {
 }
 
 impl Qemu {
+    /// Whether `error`, from any of its sockets, means that it died.
+    pub fn is_gone(error: &io::Error) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+    }
+
     /// Starts the emulator. The second value is the far end of its UART; what QEMU itself has to say goes to `log`.
     pub fn start(log: &Path) -> io::Result<(Self, UnixStream)> {
         let (gdb, gdb_there) = UnixStream::pair()?;
