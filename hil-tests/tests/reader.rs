@@ -2,8 +2,9 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -239,7 +240,16 @@ fn a_reader_that_fails_once_is_opened_again() {
     }
     check(WireFault::NoReply);
     check(WireFault::Garbage(vec![0xAA; 16]));
+    check(WireFault::Status(0x0D)); // overheated
     check(WireFault::Delay(Duration::from_millis(700)));
+}
+
+#[test]
+fn noise_on_the_air_is_no_refusal() {
+    let sim = Sim::fresh();
+    let mut reader = sim.open();
+    sim.fault(pn532::IN_DATA_EXCHANGE, WireFault::Status(0x02)); // CRC error
+    assert_eq!(reader.write(&message()).unwrap().ndef, message());
 }
 
 #[test]
@@ -257,24 +267,35 @@ fn a_port_that_cannot_be_used_is_the_instruments_fault() {
     reader.look().unwrap();
 }
 
-#[test]
-fn debians_own_tool_reads_the_same_bytes() {
-    let sim = Sim::fresh();
-    sim.open().write(&message()).unwrap();
-    let file: PathBuf = sim.dir.path().join("tag.mfd");
-    let tool = Command::new("nfc-mfultralight")
+/// Debian's `nfc-mfultralight`, reading the tag into a file.
+fn peer_reads(sim: &Sim) -> (Output, PathBuf) {
+    let file = sim.dir.path().join("tag.mfd");
+    let output = Command::new("nfc-mfultralight")
         .arg("r")
         .arg(&file)
         .env("LIBNFC_DEFAULT_DEVICE", sim.connstring())
         .output()
         .expect("nfc-mfultralight of Debian's libnfc-examples is installed");
-    assert!(tool.status.success(), "{}", String::from_utf8_lossy(&tool.stderr));
-    let read = std::fs::read(file).unwrap();
-    // The tool dumps what it takes for the tag's size: compare what it read up to the lock bytes.
-    let pages = hex(&sim.dump().pages[..40].concat());
-    assert!(read.len() >= 64, "{} bytes", read.len());
-    let compared = read.len().min(pages.len());
-    assert_eq!(read[..compared], pages[..compared]);
+    (output, file)
+}
+
+#[test]
+fn debians_own_tool_reads_the_same_bytes() {
+    let sim = Sim::fresh();
+    sim.open().write(&message()).unwrap();
+    let (output, file) = peer_reads(&sim);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // All 45 pages but the last two, which are secret.
+    let pages = hex(&sim.dump().pages[..43].concat());
+    assert_eq!(std::fs::read(file).unwrap()[..pages.len()], pages);
+}
+
+#[test]
+fn a_status_with_its_highest_bit_set_aborts_the_process_that_libnfc_is_in() {
+    let sim = Sim::fresh();
+    sim.fault(pn532::IN_DATA_EXCHANGE, WireFault::Status(0x80));
+    let (output, _) = peer_reads(&sim);
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
 }
 
 fn hex(text: &str) -> Vec<u8> {

@@ -66,7 +66,7 @@ impl Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TagFaults {
-    /// These pages acknowledge a write and keep their old content.
+    /// These pages hold what was written only as long as the tag has power.
     pub worn: BTreeSet<u8>,
     /// These pages refuse a write.
     pub refuses: BTreeSet<u8>,
@@ -96,6 +96,8 @@ pub struct Tag {
     uid: [u8; 7],
     pages: Vec<[u8; PAGE]>,
     faults: TagFaults,
+    /// What worn pages fall back to.
+    fading: Vec<(usize, [u8; PAGE])>,
     writes: usize,
     present: bool,
     active: bool,
@@ -126,7 +128,7 @@ impl Tag {
                 _ => ([0x03, 0x00, 0xFE, 0x00], [0; PAGE]),
             };
         }
-        Self { kind, uid, pages, faults, writes: 0, present: true, active: false }
+        Self { kind, uid, pages, faults, fading: Vec::new(), writes: 0, present: true, active: false }
     }
 
     /// Which tag it is.
@@ -152,6 +154,9 @@ impl Tag {
     /// The field is off, or the tag out of it: it forgets that it was selected.
     pub fn lose_power(&mut self) {
         self.active = false;
+        for (at, data) in self.fading.drain(..).rev() {
+            self.pages[at] = data;
+        }
     }
 
     /// Out of the field, or back in it.
@@ -229,9 +234,10 @@ impl Tag {
             self.set_present(false);
             return Answer::Silence;
         }
-        if !self.faults.worn.contains(&page) {
-            self.program(at, data);
+        if self.faults.worn.contains(&page) {
+            self.fading.push((at, self.pages[at]));
         }
+        self.program(at, data);
         Answer::Ack
     }
 
@@ -304,6 +310,15 @@ mod tests {
         assert_eq!(tag.command(&[0xA2, 8, 1, 2, 3, 4]), Answer::Silence);
         assert_eq!(tag.pages()[8], [1, 2, 0, 0]);
         assert!(!tag.is_present());
+    }
+
+    #[test]
+    fn a_worn_page_forgets_when_the_power_goes() {
+        let mut tag = selected(false, TagFaults { worn: [8].into(), ..Default::default() });
+        assert_eq!(tag.command(&[0xA2, 8, 1, 2, 3, 4]), Answer::Ack);
+        assert_eq!(tag.pages()[8], [1, 2, 3, 4]);
+        tag.lose_power();
+        assert_eq!(tag.pages()[8], [0; PAGE]);
     }
 
     #[test]
