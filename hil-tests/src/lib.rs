@@ -6,3 +6,4 @@
 pub mod control;
 pub mod pty;
 pub mod target;
+pub mod reader;
