@@ -56,6 +56,14 @@ fn whatever_is_missing_is_said_in_one_sentence_with_what_to_do() {
 }
 
 #[test]
+fn a_ca_that_ends_before_its_devices_would_is_refused_at_the_start() {
+    let rig = Rig::new();
+    assert!(rig.command("init").args(["--ca-years", "10"]).status().unwrap().success());
+    let (text, _) = rig.serve_in_vain();
+    assert!(text.contains("leaves a device less than 10 years: make a new CA"), "{text}");
+}
+
+#[test]
 fn the_certificate_of_another_ca_is_refused() {
     let other = Rig::commissioned();
     check(
@@ -82,7 +90,7 @@ fn a_wrong_pin_is_tried_once() {
     assert_eq!(calls.matches("C_Login").count(), 1, "{calls}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_token_that_is_gone_makes_calls_unavailable_and_not_the_signer() {
     let rig = Rig::commissioned();
     let server = rig.serve();

@@ -21,7 +21,7 @@ fn openssl(arguments: &[&str], folder: &Path) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_issued_certificate_is_one_that_openssl_agrees_with() {
     let rig = Rig::commissioned();
     let server = rig.serve();
