@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     csr::DeviceKey,
-    profile::{self, Validity},
+    profile::{self, CaEndsTooSoon, Validity},
     token::{
         TokenError,
         key::{RemoteKey, SignDigest},
@@ -44,10 +44,16 @@ pub enum AuthorityError {
         source: io::Error,
     },
     /// No PEM, or several certificates.
-    #[error("{} does not hold exactly one certificate in PEM: restore what `factory-signerd init` wrote", .0.display())]
+    #[error(
+        "{} does not hold exactly one certificate in PEM: restore what `factory-signerd init` wrote",
+        .0.display()
+    )]
     NotOne(PathBuf),
     /// A certificate of something else.
-    #[error("CA certificate {} is not usable ({fault}): set `ca-certificate` to the device-identity CA's", path.display())]
+    #[error(
+        "CA certificate {} is not usable ({fault}): set `ca-certificate` to the device-identity CA's",
+        path.display()
+    )]
     Unsuitable {
         /// The file.
         path: PathBuf,
@@ -59,6 +65,9 @@ pub enum AuthorityError {
         "the key in the token does not belong to the CA certificate: correct `ca-key-label` or `ca-certificate`"
     )]
     OtherKey,
+    /// Too old to issue what the platform takes.
+    #[error(transparent)]
+    EndsTooSoon(#[from] CaEndsTooSoon),
     /// The token did not sign at all.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -103,7 +112,7 @@ impl Authority {
         if !matches!(parsed.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign()) {
             return Err("it may not sign certificates");
         }
-        parsed.verify_signature(None).map_err(|_| "it is not signed by its own P-256 key")?;
+        parsed.verify_signature(None).map_err(|_| "it is not signed by its own key")?;
         if written_issuer(&certificate).as_deref() != Some(parsed.subject().as_raw()) {
             return Err("its subject would be written differently as the issuer of others");
         }
@@ -134,12 +143,10 @@ impl Authority {
     pub fn check_key(&self, signer: &dyn SignDigest) -> Result<(), AuthorityError> {
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 
-        // The text can be no certificate, nor anything else that we would sign.
-        let mut challenge =
-            b"factory-signerd: does this key belong to this certificate? ................".to_vec();
-        let dots = challenge.len() - 16;
-        rand::fill(&mut challenge[dots..])
-            .expect("the system's random numbers do not fail once it has booted");
+        // A text that can be no certificate, nor anything else that we would sign.
+        let mut nonce = [0; 16];
+        rand::fill(&mut nonce).expect("the system's random numbers do not fail once it has booted");
+        let challenge = [b"factory-signerd: is this the certificate's key? ".as_slice(), &nonce].concat();
         let signature = RemoteKey::new(signer, &self.point).sign_message(&challenge)?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point)
             .verify(&challenge, &signature)

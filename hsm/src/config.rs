@@ -5,14 +5,16 @@
 use std::{
     fmt, fs, io,
     num::NonZeroUsize,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use humantime::format_duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::profile::{MINIMUM_LIFETIME, Subject};
+use crate::profile::{MINIMUM_LIFETIME, Subject, YEAR};
 
 /// What PKCS#11 keeps of a token's label (CK_TOKEN_INFO, PKCS#11 v2.40 section 3.2).
 const TOKEN_LABEL_LIMIT: usize = 32;
@@ -36,7 +38,7 @@ pub struct Config {
     pub ca_key_label: String,
     /// The CA's certificate, PEM; written by `init`.
     pub ca_certificate: PathBuf,
-    /// How long a device certificate is valid; at least [`MINIMUM_LIFETIME`].
+    /// How long a device certificate is valid; [`MINIMUM_LIFETIME`] to 100 years.
     pub certificate_lifetime: Duration,
     /// Sessions with the token, each with a thread that owns it.
     pub sessions: NonZeroUsize,
@@ -117,7 +119,7 @@ impl Config {
 
     /// Checks a configuration's text; all complaints come with their line.
     fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
-        let line_of = |offset: usize| text[..offset.min(text.len())].matches('\n').count() + 1;
+        let line_of = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
         let written: AsWritten = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(span.start));
             vec![(line, error.message().to_owned())]
@@ -145,34 +147,20 @@ impl AsWritten {
             complain(self.ca_key_label.span().start, "ca-key-label must not be empty".to_owned());
         }
 
-        let mut duration = |key: &str, text: Option<Spanned<String>>, default: Duration, least: Duration| {
-            let Some(text) = text else { return default };
-            match humantime::parse_duration(text.get_ref()) {
-                Ok(duration) if duration >= least => duration,
-                Ok(_) => {
-                    let least = humantime::format_duration(least);
-                    complain(text.span().start, format!("{key} must be at least {least}"));
-                    default
-                }
-                Err(error) => {
-                    let example = humantime::format_duration(default);
-                    complain(
-                        text.span().start,
-                        format!(
-                            "{key} is no duration ({error}), write it as {example:?}",
-                            example = example.to_string()
-                        ),
-                    );
-                    default
-                }
-            }
-        };
-        let years = |years: u64| Duration::from_secs(years * 31_557_600);
-        let certificate_lifetime =
-            duration("certificate-lifetime", self.certificate_lifetime, years(20), MINIMUM_LIFETIME);
-        let sign_deadline =
-            duration("sign-deadline", self.sign_deadline, Duration::from_secs(10), Duration::from_millis(1));
-
+        let certificate_lifetime = duration(
+            "certificate-lifetime",
+            self.certificate_lifetime,
+            20 * YEAR,
+            MINIMUM_LIFETIME..=100 * YEAR,
+            &mut complain,
+        );
+        let sign_deadline = duration(
+            "sign-deadline",
+            self.sign_deadline,
+            Duration::from_secs(10),
+            Duration::from_millis(1)..=Duration::from_secs(600),
+            &mut complain,
+        );
         let sessions = self.sessions.unwrap_or(Spanned::new(0..0, 2));
         if !(1..=SESSION_LIMIT).contains(sessions.get_ref()) {
             complain(sessions.span().start, format!("sessions must be 1 to {SESSION_LIMIT}"));
@@ -197,6 +185,29 @@ impl AsWritten {
             subject,
         })
     }
+}
+
+/// The duration written down, the default if there is none or a wrong one.
+fn duration(
+    key: &str,
+    written: Option<Spanned<String>>,
+    default: Duration,
+    allowed: RangeInclusive<Duration>,
+    complain: &mut impl FnMut(usize, String),
+) -> Duration {
+    let Some(written) = written else { return default };
+    let complaint = match humantime::parse_duration(written.get_ref()) {
+        Ok(duration) if allowed.contains(&duration) => return duration,
+        Ok(_) => {
+            let (least, most) = (format_duration(*allowed.start()), format_duration(*allowed.end()));
+            format!("{key} must be {least} to {most}")
+        }
+        Err(error) => {
+            format!("{key} is no duration ({error}), write it like \"{}\"", format_duration(default))
+        }
+    };
+    complain(written.span().start, complaint);
+    default
 }
 
 impl SubjectAsWritten {
@@ -240,7 +251,7 @@ ca-certificate = "/var/lib/factory-signerd/ca.pem"
     fn what_is_left_out_has_a_default() {
         let config = Config::parse(GOOD).unwrap();
         assert_eq!(config.sessions.get(), 2);
-        assert_eq!(config.certificate_lifetime, humantime::parse_duration("20years").unwrap());
+        assert_eq!(config.certificate_lifetime, humantime::parse_duration("20y").unwrap());
         assert_eq!(config.subject, Subject::default());
     }
 
@@ -253,10 +264,11 @@ ca-certificate = "/var/lib/factory-signerd/ca.pem"
     #[test]
     fn every_wrong_value_is_reported_at_once_in_the_order_of_lines() {
         let found = complaints(&format!(
-            "{GOOD}certificate-lifetime = \"9y\"\nsessions = 0\nsign-deadline = \"soon\"\n[subject]\ncountry = \"Germany\"\norganization = \"\"\n"
+            "{GOOD}certificate-lifetime = \"9y\"\nsessions = 0\nsign-deadline = \"soon\"\n\
+             [subject]\ncountry = \"Germany\"\norganization = \"\"\n"
         ));
         let starts = [
-            "signer.toml:7: certificate-lifetime must be at least 10years",
+            "signer.toml:7: certificate-lifetime must be 10years to 100years",
             "signer.toml:8: sessions must be 1 to 64",
             "signer.toml:9: sign-deadline is no duration",
             "signer.toml:11: country ",

@@ -71,13 +71,15 @@ pub struct Issuer {
 }
 
 impl Issuer {
-    /// Brings certificate and key together; refuses a pair that does not match.
+    /// Brings certificate and key together; refuses a pair that does not match, and a CA too old `now`.
     pub fn new(
         authority: Authority,
         pool: SigningPool,
         subject: Subject,
         lifetime: Duration,
+        now: OffsetDateTime,
     ) -> Result<Self, AuthorityError> {
+        Validity::of_device(now, lifetime, authority.validity())?;
         authority.check_key(&pool)?;
         Ok(Self { authority, pool, subject, lifetime })
     }

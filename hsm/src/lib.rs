@@ -1,8 +1,8 @@
 //! The signer: PKCS#11, key ceremony, certificate profiles and CSR policy.
 //!
-//! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request takes this
-//! way: [`service`] (gRPC) → [`issuer`] → [`csr`], [`profile`] → [`token`]. [`ceremony`] makes the token
-//! and the CA before that, once.
+//! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request's way:
+//! [`service`] (gRPC, and [`csr`] at the door) → [`issuer`] ([`profile`], [`authority`]) → [`token`].
+//! [`ceremony`] makes the token and the CA before that, once.
 
 pub mod authority;
 pub mod ceremony;

@@ -17,7 +17,7 @@ use factory_hsm::{
     credential::{CredentialError, Pin},
     issuer::Issuer,
     peer::AllowedPeers,
-    profile::{Country, Name},
+    profile::{Country, Name, YEAR},
     service, socket,
     token::{TokenError, module::Module, pool::SigningPool, session::Access},
 };
@@ -111,7 +111,8 @@ fn serve(config: &Path) -> Result<()> {
     let authority = Authority::read(&config.ca_certificate)?;
     let access = Access::new(Module::load(&config.module)?, &config.token_label, &config.ca_key_label, pin);
     let pool = SigningPool::open(access, config.sessions, config.sign_deadline)?;
-    let issuer = Issuer::new(authority, pool, config.subject, config.certificate_lifetime)?;
+    let issuer =
+        Issuer::new(authority, pool, config.subject, config.certificate_lifetime, OffsetDateTime::now_utc())?;
 
     tokio::runtime::Runtime::new().context("the runtime could not be started")?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -136,7 +137,7 @@ fn read_pin(credential: &Path) -> Result<Pin, CredentialError> {
 }
 
 fn years(years: u16) -> Duration {
-    Duration::from_secs(u64::from(years) * 31_557_600)
+    YEAR * u32::from(years)
 }
 
 fn needs_a_human(error: &anyhow::Error) -> bool {

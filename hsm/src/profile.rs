@@ -12,8 +12,11 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-/// The platform refuses bootstrap certificates that are valid for less: 10 years of 365.25 days.
-pub const MINIMUM_LIFETIME: Duration = Duration::from_secs(10 * 31_557_600);
+/// A year of 365.25 days, as humantime counts them.
+pub const YEAR: Duration = Duration::from_secs(31_557_600);
+
+/// The platform refuses bootstrap certificates that are valid for less.
+pub const MINIMUM_LIFETIME: Duration = Duration::from_secs(10 * YEAR.as_secs());
 
 /// A device whose clock is a little slow still finds its certificate valid.
 const BACKDATED: Duration = Duration::from_secs(3600);
@@ -169,7 +172,6 @@ mod tests {
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
-    const YEAR: Duration = Duration::from_secs(31_557_600);
 
     #[test]
     fn a_device_certificate_never_leaves_the_years_of_its_ca() {

@@ -1,0 +1,9 @@
+//! `factory-signerd` as it ships, on a real SoftHSM; each test in a folder of its own.
+
+mod ceremony;
+mod csr;
+mod faults;
+mod issuing;
+mod request;
+mod rig;
+mod socket;

@@ -1,0 +1,197 @@
+//! A folder with a token, PIN files and a configuration, and the signer's processes in it.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread::{self, JoinHandle},
+};
+
+use factory_proto::signer::{IssueRequest, IssueResponse, signer_client::SignerClient};
+use nix::{
+    sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+
+/// Debian's SoftHSM.
+pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub const PIN: &str = "4321";
+
+pub struct Rig {
+    folder: TempDir,
+}
+
+impl Rig {
+    /// A folder that is ready for `init`.
+    pub fn new() -> Self {
+        let rig = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(rig.path("tokens")).unwrap();
+        fs::write(
+            rig.path("softhsm2.conf"),
+            format!("directories.tokendir = {}\n", rig.path("tokens").display()),
+        )
+        .unwrap();
+        rig.write_pin("user-pin", PIN, 0o600);
+        rig.write_pin("so-pin", "87654321", 0o600);
+        let folder = rig.folder.path().display();
+        fs::write(
+            rig.config(),
+            format!(
+                r#"socket = "{folder}/signer.sock"
+module = "{SOFTHSM}"
+token-label = "factory"
+pin-credential = "{folder}/user-pin"
+so-pin-credential = "{folder}/so-pin"
+ca-key-label = "device-identity-ca"
+ca-certificate = "{folder}/ca.pem"
+
+[subject]
+organization = "Example Devices"
+country = "DE"
+"#
+            ),
+        )
+        .unwrap();
+        rig
+    }
+
+    /// A folder in which `init` has been run.
+    pub fn commissioned() -> Self {
+        let rig = Self::new();
+        let done = rig.init();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        rig
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("signer.sock")
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path("signer.toml")
+    }
+
+    /// Replaces a piece of the configuration.
+    pub fn configure(&self, old: &str, new: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(old), "{old:?} is not in {text}");
+        fs::write(self.config(), text.replacen(old, new, 1)).unwrap();
+    }
+
+    pub fn write_pin(&self, name: &str, pin: &str, mode: u32) {
+        fs::write(self.path(name), format!("{pin}\n")).unwrap();
+        fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    /// `factory-signerd VERB --config FILE` with this folder's token.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_factory-signerd"));
+        command.args([verb, "--config"]).arg(self.config());
+        command.env("SOFTHSM2_CONF", self.path("softhsm2.conf")).env_remove("RUST_LOG");
+        // SAFETY: prctl is async-signal-safe; nothing else happens between fork and exec.
+        unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+        command
+    }
+
+    pub fn init(&self) -> Output {
+        self.command("init").output().unwrap()
+    }
+
+    /// Starts serving; returns when calls are answered.
+    pub fn serve(&self) -> Server {
+        Server::start(self.command("serve"), &self.socket())
+    }
+
+    /// Starts serving, which must fail; returns what was said and the exit code.
+    pub fn serve_in_vain(&self) -> (String, Option<i32>) {
+        said(self.command("serve").output().unwrap())
+    }
+
+    /// Every file of the token and the CA, by name.
+    pub fn stored(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = vec![(self.path("ca.pem"), fs::read(self.path("ca.pem")).unwrap())];
+        for token in fs::read_dir(self.path("tokens")).unwrap() {
+            for object in fs::read_dir(token.unwrap().path()).unwrap() {
+                let path = object.unwrap().path();
+                files.push((path.clone(), fs::read(path).unwrap()));
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+/// What a process that must have failed said on stderr, and its exit code.
+pub fn said(output: Output) -> (String, Option<i32>) {
+    assert!(!output.status.success());
+    (String::from_utf8(output.stderr).unwrap(), output.status.code())
+}
+
+/// A signer that serves; killed when dropped.
+pub struct Server {
+    child: Child,
+    log: Option<JoinHandle<String>>,
+    socket: PathBuf,
+}
+
+impl Server {
+    fn start(mut command: Command, socket: &Path) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut log = String::new();
+        while !log.contains(" serving ") {
+            if stderr.read_line(&mut log).unwrap() == 0 {
+                child.wait().unwrap();
+                panic!("the signer did not start: {log}");
+            }
+        }
+        let rest = thread::spawn(move || {
+            stderr.read_to_string(&mut log).unwrap();
+            log
+        });
+        Self { child, log: Some(rest), socket: socket.to_owned() }
+    }
+
+    pub async fn connect(&self) -> Channel {
+        let uri = format!("unix:{}", self.socket.display());
+        Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn issue(&self, request: IssueRequest) -> Result<IssueResponse, Status> {
+        let mut client = SignerClient::new(self.connect().await);
+        client.issue(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// Sends SIGTERM and waits; returns how it ended and all it logged.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+        let status = self.child.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+
+    /// Ends it without a chance to clean up.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
