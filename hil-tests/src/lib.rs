@@ -4,6 +4,8 @@
 //! Nothing of this is compiled into the daemon: the daemon under test is the daemon that ships.
 
 pub mod control;
+pub mod mes;
 pub mod pty;
-pub mod target;
 pub mod reader;
+pub mod rig;
+pub mod target;

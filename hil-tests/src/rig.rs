@@ -128,7 +128,14 @@ impl Rig {
     fn make_ca(&self) -> anyhow::Result<()> {
         let mut init = self.signer_program()?;
         init.arg("init").arg("--config").arg(self.folder.join("signer.toml"));
-        init.args(["--ca-common-name", "Demo Device Identity CA", "--organization", "Demo Devices", "--country", "GB"]);
+        init.args([
+            "--ca-common-name",
+            "Demo Device Identity CA",
+            "--organization",
+            "Demo Devices",
+            "--country",
+            "GB",
+        ]);
         let output = init.stdin(Stdio::null()).output()?;
         fs::write(self.folder.join("ceremony.txt"), &output.stdout)?;
         ensure!(
@@ -178,7 +185,8 @@ impl Process {
     /// Starts a program and waits for a line on its standard output.
     fn start(mut command: Command, line: &str) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| name.clone())?;
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| name.clone())?;
         let mut out = BufReader::new(child.stdout.take().context("standard output is a pipe")?);
         let process = Self { child, name };
         let mut said = String::new();

@@ -122,7 +122,11 @@ fn show_table(units: &[Unit]) {
     }
     println!("\nserial   enrolment id");
     for unit in units.iter().filter(|unit| unit.outcome() == Outcome::Pass) {
-        println!("{:8} {}", unit.serial, unit.identity.as_ref().map_or("-", |identity| &identity.enrolment_id));
+        println!(
+            "{:8} {}",
+            unit.serial,
+            unit.identity.as_ref().map_or("-", |identity| &identity.enrolment_id)
+        );
     }
 }
 
@@ -177,7 +181,9 @@ fn keep_artefacts(rig: &Rig, units: &[Unit]) -> anyhow::Result<()> {
         let (ca, example) = (rig.ca_certificate(), example.display().to_string());
         println!("\ncheck it by yourself:");
         println!("  openssl verify -CAfile {} {example}", ca.display());
-        println!("  openssl x509 -in {example} -noout -subject -dates -ext extendedKeyUsage,basicConstraints");
+        println!(
+            "  openssl x509 -in {example} -noout -subject -dates -ext extendedKeyUsage,basicConstraints"
+        );
         println!("  openssl x509 -in {example} -noout -fingerprint -sha256   # the enrolment id behind A-");
     }
     Ok(())

@@ -16,7 +16,9 @@ impl Rig {
         fs::create_dir_all(self.folder.join("tokens"))?;
         fs::write(
             self.folder.join("softhsm2.conf"),
-            format!("directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"),
+            format!(
+                "directories.tokendir = {folder}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+            ),
         )?;
         self.write_secret("pin", "271828")?;
         self.write_secret("so-pin", "314159265")?;
