@@ -31,7 +31,10 @@ const NEEDS_A_HUMAN: u8 = 78;
 
 /// Signs device certificates with a key that lives in a PKCS#11 token.
 #[derive(Parser)]
-#[command(version)]
+#[command(
+    version,
+    after_help = "Exit status 78: configuration or PIN are wrong; do not start it again by itself."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -7,7 +7,7 @@ use std::{
     num::NonZeroUsize,
     sync::{
         Arc, Mutex,
-        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -54,7 +54,11 @@ impl SigningPool {
         let (access, jobs) = (Arc::new(access), Arc::new(Mutex::new(jobs)));
         for session in opened {
             let (access, jobs, alive) = (access.clone(), jobs.clone(), alive.clone());
-            thread::spawn(move || own(session, &access, &jobs, alive));
+            thread::spawn(move || {
+                own(session, &access, &jobs);
+                // In this order: whoever waits for the end must find the module closed.
+                drop((access, alive));
+            });
         }
         Ok(Self { token, deadline, queue: Some(queue), owners: Mutex::new(owners) })
     }
@@ -92,23 +96,23 @@ impl Drop for SigningPool {
 }
 
 /// The life of an owner thread: it ends when the queue does.
-fn own(mut session: KeySession, access: &Access, jobs: &Mutex<Receiver<Job>>, _alive: Sender<()>) {
+fn own(mut session: KeySession, access: &Access, jobs: &Mutex<Receiver<Job>>) {
     loop {
         let next = jobs.lock().expect("no thread panics while it waits").recv();
         let Ok(job) = next else { return };
         if Instant::now() >= job.given_up {
             continue;
         }
-        let result = sign_or_reopen(&mut session, access, job.digest);
+        let result = sign_or_reopen(&mut session, || access.open(), job.digest);
         // Nobody waits any more when the deadline has passed.
         let _ = job.answer.send(result);
     }
 }
 
 /// Errors of stale sessions differ from module to module: each gets one more try on a fresh session.
-fn sign_or_reopen(
-    session: &mut KeySession,
-    access: &Access,
+fn sign_or_reopen<S: SignDigest>(
+    session: &mut S,
+    reopen: impl FnOnce() -> Result<S, TokenError>,
     digest: [u8; 32],
 ) -> Result<Vec<u8>, TokenError> {
     let first = match session.sign_digest(digest) {
@@ -116,6 +120,41 @@ fn sign_or_reopen(
         signed => return signed,
     };
     warn!(error = &first as &dyn std::error::Error, "signature failed, opening a fresh session");
-    *session = access.open()?;
+    *session = reopen()?;
     session.sign_digest(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A session that is stale, or signs.
+    struct Scripted<'a> {
+        stale: bool,
+        tries: &'a Cell<u32>,
+    }
+
+    impl SignDigest for Scripted<'_> {
+        fn sign_digest(&self, _: [u8; 32]) -> Result<Vec<u8>, TokenError> {
+            self.tries.set(self.tries.get() + 1);
+            if self.stale { Err(TokenError::Busy) } else { Ok(vec![0; 64]) }
+        }
+    }
+
+    fn check(first_is_stale: bool, second_is_stale: bool, signs: bool, expected_tries: u32) {
+        let tries = Cell::new(0);
+        let mut session = Scripted { stale: first_is_stale, tries: &tries };
+        let reopen = || Ok(Scripted { stale: second_is_stale, tries: &tries });
+        assert_eq!(sign_or_reopen(&mut session, reopen, [0; 32]).is_ok(), signs);
+        assert_eq!(tries.get(), expected_tries);
+    }
+
+    #[test]
+    fn a_signature_is_tried_once_more_on_a_fresh_session_and_no_more() {
+        check(false, false, true, 1);
+        check(true, false, true, 2);
+        check(true, true, false, 2);
+    }
 }

@@ -58,7 +58,7 @@ fn whatever_is_missing_is_said_in_one_sentence_with_what_to_do() {
 #[test]
 fn a_ca_that_ends_before_its_devices_would_is_refused_at_the_start() {
     let rig = Rig::new();
-    assert!(rig.command("init").args(["--ca-years", "10"]).status().unwrap().success());
+    assert!(rig.command("init").args(["--ca-years", "10"]).output().unwrap().status.success());
     let (text, _) = rig.serve_in_vain();
     assert!(text.contains("leaves a device less than 10 years: make a new CA"), "{text}");
 }

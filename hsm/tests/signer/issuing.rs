@@ -1,6 +1,6 @@
 //! From a request to a certificate, over the socket.
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::HashSet, fs, path::Path, process::Command};
 
 use factory_proto::signer::{DescribeRequest, IssueRequest, signer_client::SignerClient};
 use rcgen::PublicKeyData;
@@ -9,6 +9,7 @@ use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     request::{Csr, ENDPOINT, issue, p256},
@@ -106,10 +107,14 @@ async fn many_requests_at_once_each_get_a_certificate_of_their_own() {
         let request = issue(Csr::default().signed_by(&p256()));
         calls.spawn(async move { client.issue(request).await.unwrap().into_inner().certificate });
     }
-    let mut certificates = calls.join_all().await;
-    certificates.sort();
-    certificates.dedup();
-    assert_eq!(certificates.len(), 40);
+    let serials: HashSet<_> = calls.join_all().await.iter().map(|certificate| serial(certificate)).collect();
+    assert_eq!(serials.len(), 40);
+    assert!(serials.iter().all(|serial| serial.len() == 16 && serial[0] < 0x80));
+}
+
+fn serial(certificate: &[u8]) -> Vec<u8> {
+    let (_, parsed) = X509Certificate::from_der(certificate).unwrap();
+    parsed.raw_serial().to_vec()
 }
 
 #[tokio::test]
