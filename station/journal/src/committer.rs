@@ -128,8 +128,8 @@ impl Committer {
             };
             let (sequence, previous) = (head.sequence.next(), head.hash);
             let frame = Frame { sequence, batch, time, kind, version, previous, payload };
-            notes.push(Note { sequence, position: head.end, content });
             head.hash = frame.encode(&mut bytes);
+            notes.push(Note { sequence, hash: head.hash, position: head.end, content });
             head.sequence = sequence;
             head.end.offset = self.head.end.offset + bytes.len() as u64;
         }
@@ -141,7 +141,7 @@ impl Committer {
         self.progress.records.fetch_add(notes.len() as u64, Ordering::Relaxed);
 
         // Who gets an answer may look his record up at once. A failed index has said so itself; the log goes on.
-        let _ = self.index.learn(&notes, head.hash);
+        let _ = self.index.learn(&notes);
         self.durable.send_replace(head.sequence);
         Ok(())
     }

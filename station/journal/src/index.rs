@@ -1,7 +1,7 @@
 //! What can be looked up: records by their keys, their positions, the receivers' cursors. The only file that names sled.
 //!
 //! Nothing here is the truth. The index is not synced, so after a crash it lags; it may be damaged or gone. What it
-//! learns in one call it learns as a whole, and it remembers the last record it learnt of: the log knows the rest.
+//! learns at once it learns as a whole, and it remembers the last record it learnt of: the log knows the rest.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,6 +29,7 @@ pub(crate) enum Topic {
 /// What the index learns about one record.
 pub(crate) struct Note {
     pub sequence: Sequence,
+    pub hash: Hash,
     pub position: Position,
     pub content: Content,
 }
@@ -49,7 +50,15 @@ pub(crate) struct Index {
 
 const HEAD: &[u8] = b"h";
 const CURSOR: u8 = b'c';
-const POSITION: u8 = b'p';
+const LANDMARK: u8 = b'p';
+
+/// The index knows the position of every so manieth record; who looks for another walks on from there. With all
+/// positions a rebuild takes twice as long (204 800 records: 6.7 s instead of 3.7 s).
+const LANDMARKS: u64 = 32;
+
+/// sled takes this many records at once. More cost it memory out of all proportion: rebuilding 228 000 records took
+/// 2.7 GB with 1024 at once, 120 MB with 64.
+const LESSON: usize = 64;
 
 // Most of the index is never asked for; the page cache serves the rest.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -94,16 +103,20 @@ impl Index {
         Ok(self.head_entry()?.map(|(sequence, hash, _)| (sequence, hash)))
     }
 
-    /// Learns about records, of which the last has `hash`: all or nothing.
-    ///
-    /// After a failure it learns no more, and knows nothing.
-    pub(crate) fn learn(&self, notes: &[Note], hash: Hash) -> Result<(), JournalError> {
-        let Some(last) = notes.last() else { return Ok(()) };
+    /// Learns about records, in their order. After a failure it learns no more, and knows nothing.
+    pub(crate) fn learn(&self, notes: &[Note]) -> Result<(), JournalError> {
+        notes.chunks(LESSON).try_for_each(|lesson| self.learn_at_once(lesson))
+    }
+
+    fn learn_at_once(&self, lesson: &[Note]) -> Result<(), JournalError> {
+        let Some(last) = lesson.last() else { return Ok(()) };
         let mut batch = sled::Batch::default();
         let mut count = self.count.load(Ordering::Relaxed);
-        for Note { sequence, position, content } in notes {
-            batch.insert(position_key(*sequence), position_value(*position));
-            count += 1;
+        for Note { sequence, position, content, .. } in lesson {
+            if *sequence == landmark_of(*sequence) {
+                batch.insert(landmark_key(*sequence), landmark_value(*position));
+                count += 1;
+            }
             match content {
                 Content::Record(keys) => {
                     for key in posting_keys(keys, *sequence) {
@@ -116,20 +129,21 @@ impl Index {
                 }
             }
         }
-        let head = [&last.sequence.get().to_be_bytes()[..], &hash, &count.to_be_bytes()].concat();
+        let head = [&last.sequence.get().to_be_bytes()[..], &last.hash, &count.to_be_bytes()].concat();
         batch.insert(HEAD, head);
         self.ask(|db| db.apply_batch(batch))?;
         self.count.store(count, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Where a record begins.
-    pub(crate) fn position(&self, sequence: Sequence) -> Result<Option<Position>, JournalError> {
-        let value = self.ask(|db| db.get(position_key(sequence)))?;
+    /// A record shortly before `sequence`, or itself, and where it begins.
+    pub(crate) fn landmark(&self, sequence: Sequence) -> Result<Option<(Sequence, Position)>, JournalError> {
+        let landmark = landmark_of(sequence);
+        let value = self.ask(|db| db.get(landmark_key(landmark)))?;
         let split = |value: sled::IVec| {
             let (segment, offset) = value.split_first_chunk()?;
             let segment = u64::from_be_bytes(*segment).into();
-            Some(Position { segment, offset: u64::from_be_bytes(offset.try_into().ok()?) })
+            Some((landmark, Position { segment, offset: u64::from_be_bytes(offset.try_into().ok()?) }))
         };
         Ok(value.and_then(split))
     }
@@ -206,11 +220,15 @@ fn posting_prefix(topic: Topic, key: &str) -> Vec<u8> {
     tagged(tag, &[&length, key.as_bytes()].concat())
 }
 
-fn position_key(sequence: Sequence) -> Vec<u8> {
-    tagged(POSITION, &sequence.get().to_be_bytes())
+fn landmark_of(sequence: Sequence) -> Sequence {
+    Sequence::from(sequence.get() / LANDMARKS * LANDMARKS)
 }
 
-fn position_value(Position { segment, offset }: Position) -> Vec<u8> {
+fn landmark_key(sequence: Sequence) -> Vec<u8> {
+    tagged(LANDMARK, &sequence.get().to_be_bytes())
+}
+
+fn landmark_value(Position { segment, offset }: Position) -> Vec<u8> {
     [segment.get().to_be_bytes(), offset.to_be_bytes()].concat()
 }
 
@@ -220,4 +238,37 @@ fn tagged(tag: u8, key: &[u8]) -> Vec<u8> {
 
 fn last_number(bytes: &[u8]) -> Option<Sequence> {
     bytes.last_chunk().map(|number| u64::from_be_bytes(*number).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_lost_an_entry_does_not_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = |number: u64| {
+            let (sequence, offset) = (Sequence::from(number), 100 * number);
+            let position = Position { segment: 1.into(), offset };
+            let unit = Some("one".to_owned());
+            Note {
+                sequence,
+                hash: [7; 32],
+                position,
+                content: Content::Record(Keys { unit, ..Keys::default() }),
+            }
+        };
+        let index = Index::open(dir.path()).unwrap();
+        index.learn(&[note(31), note(32)]).unwrap();
+        drop(index);
+        let index = Index::open(dir.path()).unwrap();
+        let position = Position { segment: 1.into(), offset: 3200 };
+        assert_eq!(index.landmark(40.into()).unwrap(), Some((32.into(), position)));
+        assert_eq!(index.head().unwrap(), Some((32.into(), [7; 32])));
+        assert_eq!(index.find(Topic::Unit, "one").unwrap(), [31, 32].map(Sequence::from));
+
+        index.db.remove(landmark_key(32.into())).unwrap();
+        drop(index);
+        assert!(matches!(Index::open(dir.path()), Err(JournalError::Index { .. })));
+    }
 }

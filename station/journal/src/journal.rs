@@ -18,7 +18,7 @@ use crate::index::{Content, Index, Topic};
 use crate::record::{Cursor, Entry, Record, Sequence};
 use crate::recovery::{Head, settle, verify};
 use crate::reindex::{catch_up, open_index};
-use crate::segment::{HEADER_LEN, Hash, Header, MAX_PAYLOAD};
+use crate::segment::{Frame, HEADER_LEN, Hash, Header, MAX_PAYLOAD};
 use crate::store::{Frames, Position, Store, sync_dir};
 
 /// Requests that may wait for the committer before the next one has to wait for its place.
@@ -143,15 +143,16 @@ impl<R: Record> Journal<R> {
         }
         let store = &self.shared.store;
         // Should the index mislead, the log itself decides.
-        let indexed = self.shared.index.position(sequence).ok().flatten();
-        let quick =
-            indexed.and_then(|position| store.resume(position, sequence, sequence).ok()?.step().ok()?);
+        let landmark = self.shared.index.landmark(sequence).ok().flatten();
+        let quick = landmark.and_then(|(landmark, position)| {
+            last_frame(store.resume(position, landmark, sequence).ok()?).ok().flatten()
+        });
         let found = match quick {
-            Some(found) => Some(found),
-            None => store.read(sequence, sequence)?.step()?,
+            Some(frame) => Some(frame),
+            None => last_frame(store.read(sequence, sequence)?)?,
         };
-        let frame = found.map(|(_, frame, _)| frame).filter(|frame| frame.sequence == sequence);
-        frame.map_or(Ok(None), |frame| Entry::from_frame(&frame))
+        let found = found.filter(|frame| frame.sequence == sequence);
+        found.map_or(Ok(None), |frame| Entry::from_frame(&frame))
     }
 
     /// The records about a unit, oldest first. Blocks.
@@ -256,9 +257,8 @@ impl Drop for Shared {
 /// Makes the directory, durably, and takes it for this process alone.
 fn lock(dir: &Path) -> Result<File, JournalError> {
     fs::create_dir_all(dir).map_err(JournalError::io("create", dir))?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync_dir(parent).map_err(JournalError::io("sync", parent))?;
-    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    sync_dir(parent).map_err(JournalError::io("sync", parent))?;
     let path = dir.join("lock");
     let file = OpenOptions::new().create(true).append(true).open(&path);
     let file = file.map_err(JournalError::io("open", &path))?;
@@ -284,4 +284,12 @@ fn next_entry<R: Record>(frames: &mut Frames<'_>) -> Result<Option<Entry<R>>, Jo
         }
     }
     Ok(None)
+}
+
+fn last_frame(mut frames: Frames<'_>) -> Result<Option<Frame>, JournalError> {
+    let mut last = None;
+    while let Some((_, frame, _)) = frames.step()? {
+        last = Some(frame);
+    }
+    Ok(last)
 }

@@ -11,8 +11,8 @@ use crate::recovery::Head;
 use crate::segment::{Frame, Kind};
 use crate::store::Store;
 
-/// The index learns this many records at once: enough to be quick, little enough to be held in memory.
-const LESSON: usize = 1024;
+/// So many records are held in memory while the index learns them.
+const PAGE: usize = 1024;
 
 /// Opens the index of a log that ends at `head`; an index that tells another story is thrown away.
 ///
@@ -52,15 +52,16 @@ fn judge(index: Index, dir: &Path, store: &Store, head: Option<Head>) -> Result<
 pub(crate) fn catch_up<R: Record>(index: &Index, store: &Store, last: Sequence) -> Result<(), JournalError> {
     let learnt = index.head()?.map_or(Sequence::START, |(sequence, _)| sequence);
     let mut frames = store.read(learnt.next(), last)?;
-    let mut notes = Vec::with_capacity(LESSON);
+    let mut notes = Vec::with_capacity(PAGE);
     while let Some((position, frame, hash)) = frames.step()? {
-        notes.push(Note { sequence: frame.sequence, position, content: content::<R>(&frame)? });
-        if notes.len() == LESSON || frame.sequence == last {
-            index.learn(&notes, hash)?;
+        let content = content::<R>(&frame)?;
+        notes.push(Note { sequence: frame.sequence, hash, position, content });
+        if notes.len() == PAGE {
+            index.learn(&notes)?;
             notes.clear();
         }
     }
-    Ok(())
+    index.learn(&notes)
 }
 
 fn content<R: Record>(frame: &Frame) -> Result<Content, JournalError> {

@@ -1,7 +1,7 @@
 //! Torn tails are cut, and only they; everything else that is wrong is told with its place.
 
 use std::fs::{self, OpenOptions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use factory_journal::segment::{Frame, HEADER_LEN, Header, Kind};
 use factory_journal::{JournalError, Sequence};
@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use crate::support::{Event, append, delete_index, journal_of, numbers, open, segments};
 
-fn only_segment(dir: &Path) -> std::path::PathBuf {
+fn only_segment(dir: &Path) -> PathBuf {
     let segments = segments(dir);
     assert_eq!(segments.len(), 1);
     segments[0].clone()
 }
 
 /// The place that opening complains about.
-fn damage_at(dir: &Path) -> (std::path::PathBuf, u64) {
+fn damage_at(dir: &Path) -> (PathBuf, u64) {
     match open(dir).map(|journal| journal.last()) {
         Err(JournalError::Damaged { path, offset, .. }) => (path, offset),
         other => panic!("there should be damage, not {other:?}"),
@@ -90,6 +90,20 @@ async fn a_flipped_byte_in_an_earlier_record_is_damage_at_that_record() {
             assert_eq!(fs::read(&path).unwrap(), flipped, "damage should be left as it is");
         }
     }
+}
+
+#[tokio::test]
+async fn an_edited_record_with_a_correct_checksum_breaks_the_chain_at_the_next_one() {
+    let dir = journal_of(4).await;
+    let path = only_segment(dir.path());
+    let mut edited = fs::read(&path).unwrap();
+    let offsets = offsets(&edited);
+    let (crc_at, body_at, end) = (offsets[1] + 4, offsets[1] + 8, offsets[2]);
+    edited[end - 1] ^= 1;
+    let crc = crc32fast::hash(&edited[body_at..end]);
+    edited[crc_at..body_at].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, edited).unwrap();
+    assert_eq!(damage_at(dir.path()), (path, offsets[2] as u64));
 }
 
 #[tokio::test]
