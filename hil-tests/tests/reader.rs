@@ -1,7 +1,8 @@
 //! Real libnfc, through the station's own code, against a simulated reader in its own process.
 
 use std::{
-    io::{BufRead, BufReader},
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
@@ -17,11 +18,12 @@ use factory_fixtures::tag::{
 use factory_hil_tests::{
     control,
     reader::{
-        Dump, Fault, Placement, Request, WireFault,
+        Dump, Fault, Placement, Request, WireFault, frame,
         ntag::{Kind, TagFaults},
         pn532,
     },
 };
+use nix::sys::termios::{self, SetArg, SpecialCharacterIndices};
 use tempfile::TempDir;
 
 const UID: &str = "04A1B2C3D4E5F6";
@@ -296,6 +298,31 @@ fn a_status_with_its_highest_bit_set_aborts_the_process_that_libnfc_is_in() {
     sim.fault(pn532::IN_DATA_EXCHANGE, WireFault::Status(0x80));
     let (output, _) = peer_reads(&sim);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+}
+
+#[test]
+fn what_follows_a_power_down_has_to_wake_the_chip_again() {
+    const WAKE: [u8; 3] = [0x55, 0x55, 0x00];
+    const POWER_DOWN: [u8; 10] = [0x00, 0x00, 0xFF, 0x03, 0xFD, 0xD4, 0x16, 0x20, 0xF6, 0x00];
+    const GET_FIRMWARE: [u8; 9] = [0x00, 0x00, 0xFF, 0x02, 0xFE, 0xD4, 0x02, 0x2A, 0x00];
+    let sim = Sim::start();
+    let mut port = File::options().read(true).write(true).open(sim.dir.path().join("reader")).unwrap();
+    // A read gives up after two seconds: a chip that sleeps fails this test and does not hang it.
+    let mut settings = termios::tcgetattr(&port).unwrap();
+    settings.control_chars[SpecialCharacterIndices::VMIN as usize] = 0;
+    settings.control_chars[SpecialCharacterIndices::VTIME as usize] = 20;
+    termios::tcsetattr(&port, SetArg::TCSANOW, &settings).unwrap();
+
+    let firmware = [&frame::ACK[..], &frame::answer(0x02, &[0x32, 0x01, 0x06, 0x07])].concat();
+    let asleep = [&frame::ACK[..], &frame::answer(pn532::POWER_DOWN, &[0x00])].concat();
+    let mut exchange = |sent: &[&[u8]], expected: &[&[u8]]| {
+        port.write_all(&sent.concat()).unwrap();
+        let mut answer = vec![0; expected.concat().len()];
+        port.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, expected.concat());
+    };
+    exchange(&[&WAKE, &POWER_DOWN, &WAKE, &GET_FIRMWARE], &[&asleep, &firmware]);
+    exchange(&[&GET_FIRMWARE], &[&firmware]);
 }
 
 fn hex(text: &str) -> Vec<u8> {

@@ -37,8 +37,8 @@ pub struct Decoder {
 
 impl Decoder {
     /// Adds what came in.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+    pub fn push(&mut self, byte: u8) {
+        self.bytes.push(byte);
     }
 
     /// Takes the next whole frame; `None` until more bytes come.
@@ -115,8 +115,11 @@ mod tests {
 
     fn frames(bytes: &[u8]) -> Vec<HostFrame> {
         let mut decoder = Decoder::default();
-        decoder.push(bytes);
-        std::iter::from_fn(|| decoder.next_frame()).collect()
+        let hear = |byte: &u8| {
+            decoder.push(*byte);
+            decoder.next_frame()
+        };
+        bytes.iter().filter_map(hear).collect()
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub struct SimReader {
     pty: Pty,
     events: Receiver<Event>,
     decoder: Decoder,
-    awake: bool,
+    /// None are missing while the chip is awake.
+    edges_to_wake: u32,
     chip: Pn532,
     field: Field,
     /// The search that waits for a tag: its command code and parameters.
@@ -62,7 +63,7 @@ impl SimReader {
             pty,
             events,
             decoder: Decoder::default(),
-            awake: false,
+            edges_to_wake: EDGES_TO_WAKE,
             chip: Pn532::default(),
             field: Field::default(),
             search: None,
@@ -86,10 +87,16 @@ impl SimReader {
         Ok(())
     }
 
+    /// Byte by byte: a command may put the chip to sleep, and what follows it has to wake it first.
     fn hear(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let heard = if self.awake { bytes } else { self.wake(bytes) };
-        self.decoder.push(heard);
-        while let Some(frame) = self.decoder.next_frame() {
+        for byte in bytes {
+            if self.edges_to_wake > 0 {
+                // This byte wakes, and is lost.
+                self.edges_to_wake = self.edges_to_wake.saturating_sub(rising_edges(*byte));
+                continue;
+            }
+            self.decoder.push(*byte);
+            let Some(frame) = self.decoder.next_frame() else { continue };
             self.search = None;
             match frame {
                 HostFrame::Command { code, parameters } => self.command(code, parameters)?,
@@ -98,19 +105,6 @@ impl SimReader {
             }
         }
         Ok(())
-    }
-
-    /// Bytes wake the chip and are lost; what follows is heard.
-    fn wake<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let mut edges = 0;
-        let lost = bytes.iter().take_while(|byte| {
-            let sleeping = edges < EDGES_TO_WAKE;
-            edges += rising_edges(**byte);
-            sleeping
-        });
-        let lost = lost.count();
-        self.awake = edges >= EDGES_TO_WAKE;
-        &bytes[lost..]
     }
 
     fn command(&mut self, code: u8, parameters: Vec<u8>) -> io::Result<()> {
@@ -126,7 +120,7 @@ impl SimReader {
         }
         self.reply(code, parameters)?;
         if code == POWER_DOWN {
-            self.awake = false;
+            self.edges_to_wake = EDGES_TO_WAKE;
         }
         Ok(())
     }
