@@ -39,6 +39,9 @@ const LARGEST_MESSAGE: usize = 64 * 1024;
 // What a drained station still gives its controller to acknowledge the last results.
 const LAST_RESULTS: Duration = Duration::from_secs(2);
 
+// What clients get to hang up.
+const LAST_CALLS: Duration = Duration::from_secs(2);
+
 /// Why the station does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -119,9 +122,9 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     }
     stop_uplink.cancel();
     stop_server.cancel();
-    // Neither task can fail in a way that matters any more.
+    // Neither task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
-    let _ = server.await;
+    let _ = timeout(LAST_CALLS, server).await;
     let _ = fs::remove_file(&config.socket);
     info!("station is down");
     Ok(())

@@ -102,7 +102,10 @@ fn show(message: &WatchEventsResponse) {
 }
 
 fn show_table(units: &[Unit]) {
-    println!("\nserial   nest outcome  seconds  certificate sha256 failing step and reason");
+    println!(
+        "\n{:8} nest outcome  seconds  {:16}  {:97}  failing step and reason",
+        "serial", "certificate", "enrolment id"
+    );
     for unit in units {
         let fingerprint = unit.identity.as_ref().map_or_else(
             || "-".to_owned(),
@@ -112,20 +115,13 @@ fn show_table(units: &[Unit]) {
             "" => String::new(),
             step => format!("{step}: {}", unit.reason),
         };
+        let enrolment_id = unit.identity.as_ref().map_or("-", |identity| &identity.enrolment_id);
         println!(
-            "{:8} {:4} {:8} {:7.2}  {fingerprint:18} {why}",
+            "{:8} {:4} {:8} {:7.2}  {fingerprint:16}  {enrolment_id:97}  {why}",
             unit.serial,
             unit.nest,
             word(unit.outcome()),
             seconds(unit)
-        );
-    }
-    println!("\nserial   enrolment id");
-    for unit in units.iter().filter(|unit| unit.outcome() == Outcome::Pass) {
-        println!(
-            "{:8} {}",
-            unit.serial,
-            unit.identity.as_ref().map_or("-", |identity| &identity.enrolment_id)
         );
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use factory_proto::station::{
-    OpenWorkOrderRequest, StartUnitRequest, WatchEventsRequest, WatchEventsResponse,
-    station_client::StationClient, watch_events_response::Event,
+    GetUnitRequest, NestState, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit, WatchEventsRequest,
+    WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
 };
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -58,13 +58,7 @@ pub async fn make(
     mut show: impl FnMut(&WatchEventsResponse),
 ) -> anyhow::Result<()> {
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    let open = OpenWorkOrderRequest {
-        command_id: Uuid::now_v7().to_string(),
-        work_order: order.to_owned(),
-        recipe: RECIPE.to_owned(),
-        quantity: u32::try_from(boards.len())?,
-    };
-    station.open_work_order(open).await?;
+    open(&mut station, order, u32::try_from(boards.len())?).await?;
 
     let mut waiting: VecDeque<Assembly> = boards.into();
     let mut in_nest: BTreeMap<String, String> = BTreeMap::new();
@@ -90,8 +84,20 @@ pub async fn make(
     }
 }
 
+/// Opens a work order for the rig's recipe.
+pub async fn open(station: &mut StationClient<Channel>, order: &str, quantity: u32) -> anyhow::Result<()> {
+    let request = OpenWorkOrderRequest {
+        command_id: Uuid::now_v7().to_string(),
+        work_order: order.to_owned(),
+        recipe: RECIPE.to_owned(),
+        quantity,
+    };
+    station.open_work_order(request).await?;
+    Ok(())
+}
+
 /// What the operator's hands do: the board into the nest, its tag onto the reader.
-fn lay(rig: &Rig, nest: &str, board: &Assembly) -> anyhow::Result<()> {
+pub fn lay(rig: &Rig, nest: &str, board: &Assembly) -> anyhow::Result<()> {
     let folder = rig.nest(nest);
     target::Client::new(&folder).load(Board {
         serial: board.serial.clone(),
@@ -104,7 +110,7 @@ fn lay(rig: &Rig, nest: &str, board: &Assembly) -> anyhow::Result<()> {
 }
 
 /// Takes the unit out, and keeps a dump of its tag.
-fn take_out(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<()> {
+pub fn take_out(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<()> {
     let folder = rig.nest(nest);
     let control = folder.join("tag/control.sock");
     let dump: Option<Dump> = control::call(&control, &reader::Request::Dump)?;
@@ -115,18 +121,46 @@ fn take_out(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start(
+/// Makes one unit in one nest, and gives its result.
+pub async fn make_one(
+    rig: &Rig,
+    station: &mut StationClient<Channel>,
+    order: &str,
+    nest: &str,
+    board: &Assembly,
+) -> anyhow::Result<Unit> {
+    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    lay(rig, nest, board)?;
+    let run_id = start(station, order, nest, &board.serial).await?;
+    loop {
+        let event = events.message().await?.context("the station ended the stream of events")?;
+        if event.nest == nest
+            && event.event == Some(Event::NestState(NestState { busy: false }))
+            && event.run_id.is_empty()
+        {
+            // The first of these may be older than the run.
+            let answer = station.get_unit(GetUnitRequest { run_id: run_id.clone() }).await?.into_inner();
+            let unit = answer.unit.context("the station answered without a unit")?;
+            if unit.outcome() != Outcome::Unspecified {
+                take_out(rig, nest, &board.serial)?;
+                return Ok(unit);
+            }
+        }
+    }
+}
+
+/// Starts the unit that lies in a nest, and gives its run's id.
+pub async fn start(
     station: &mut StationClient<Channel>,
     order: &str,
     nest: &str,
     serial: &str,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let start = StartUnitRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),
         serial: serial.to_owned(),
         nest: nest.to_owned(),
     };
-    station.start_unit(start).await?;
-    Ok(())
+    Ok(station.start_unit(start).await?.into_inner().run_id)
 }

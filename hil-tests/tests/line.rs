@@ -1,0 +1,257 @@
+//! Scenarios on the virtual line: real station, real signer, real libraries, simulated nests.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::Context as _;
+use factory_hil_tests::{
+    mes::{
+        controller::Controller,
+        line::{self, Assembly},
+    },
+    rig::{Rig, free_address},
+};
+use factory_proto::station::{
+    GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest, Unit, station_client::StationClient,
+};
+use tonic::{Code, transport::Channel};
+use uuid::Uuid;
+
+fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_sim-target")).parent().expect("a program lies in a folder")
+}
+
+/// A line with one nest, running, and an order of ten; its controller is away.
+async fn line(folder: &Path) -> anyhow::Result<(Rig, StationClient<Channel>)> {
+    let mut rig = Rig::build(folder, programs(), &["A"], &format!("http://{}", free_address()?))?;
+    rig.start_signer()?;
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::open(&mut station, "WO-1", 10).await?;
+    Ok((rig, station))
+}
+
+fn start(serial: &str, nest: &str) -> StartUnitRequest {
+    StartUnitRequest {
+        command_id: Uuid::now_v7().to_string(),
+        work_order: "WO-1".to_owned(),
+        serial: serial.to_owned(),
+        nest: nest.to_owned(),
+    }
+}
+
+async fn wait_until_closed(station: &mut StationClient<Channel>, run_id: &str) -> anyhow::Result<Unit> {
+    let mut events = station.watch_events(factory_proto::station::WatchEventsRequest {}).await?.into_inner();
+    loop {
+        let answer = station.get_unit(GetUnitRequest { run_id: run_id.to_owned() }).await?.into_inner();
+        let unit = answer.unit.context("an answer has a unit")?;
+        if unit.outcome() != Outcome::Unspecified {
+            return Ok(unit);
+        }
+        events.message().await?.context("the station ended the stream of events")?;
+    }
+}
+
+#[tokio::test]
+async fn the_demo_ends_as_planted_and_openssl_agrees_with_it() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let demo = folder.path().join("demo");
+    let run = Command::new(env!("CARGO_BIN_EXE_virtual-line")).arg("--folder").arg(&demo).output()?;
+    let said = String::from_utf8(run.stdout)?;
+    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+
+    let mut list = csv::Reader::from_path(demo.join("enrolment.csv"))?;
+    let rows: Vec<csv::StringRecord> = list.records().collect::<Result<_, _>>()?;
+    assert_eq!(rows.len(), 9);
+    for row in rows {
+        let certificate = demo.join(format!("certificates/{}.pem", &row[1]));
+        let verify = Command::new("openssl")
+            .args(["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile"])
+            .arg(demo.join("device-ca.pem"))
+            .arg(&certificate)
+            .output()?;
+        assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
+        let shown = Command::new("openssl")
+            .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+            .arg(&certificate)
+            .output()?;
+        let fingerprint = String::from_utf8(shown.stdout)?;
+        let (_, fingerprint) = fingerprint.trim().split_once('=').context("openssl prints NAME=HEX")?;
+        assert_eq!(&row[0], format!("A-{fingerprint}"));
+
+        // The tag says the same.
+        let dump: serde_json::Value =
+            serde_json::from_slice(&fs::read(demo.join(format!("tags/{}.json", &row[1])))?)?;
+        let pages = dump["pages"].as_array().context("a dump has pages")?;
+        let memory: String = pages.iter().filter_map(serde_json::Value::as_str).collect();
+        let memory = data_encoding::HEXUPPER.decode(memory.as_bytes())?;
+        assert!(memory.windows(97).any(|bytes| bytes == row[0].as_bytes()), "{} is not on its tag", &row[0]);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_same_command_is_the_same_run_and_a_busy_nest_refuses_others() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (rig, mut station) = line(folder.path()).await?;
+    line::lay(&rig, "A", &Assembly::sound(1))?;
+
+    let command = start("SN0001", "A");
+    let run = station.start_unit(command.clone()).await?.into_inner().run_id;
+    assert_eq!(station.start_unit(command.clone()).await?.into_inner().run_id, run);
+    let busy = station.start_unit(start("SN0002", "A")).await.expect_err("the nest is busy");
+    assert_eq!(busy.code(), Code::FailedPrecondition);
+    assert!(busy.message().contains(&run), "{}", busy.message());
+
+    let unit = wait_until_closed(&mut station, &run).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    assert_eq!(station.start_unit(command.clone()).await?.into_inner().run_id, run);
+    let other = StartUnitRequest { serial: "SN0003".to_owned(), ..command };
+    assert_eq!(station.start_unit(other).await.expect_err("the id was used").code(), Code::AlreadyExists);
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_wrong_field_of_a_command_is_named() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (_rig, mut station) = line(folder.path()).await?;
+    let bad = StartUnitRequest {
+        command_id: "1".to_owned(),
+        work_order: String::new(),
+        serial: "a/b".to_owned(),
+        nest: "A".to_owned(),
+    };
+    let refused = station.start_unit(bad).await.expect_err("nothing of it is right");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    for field in ["command_id", "work_order", "serial"] {
+        assert!(refused.message().contains(field), "{}", refused.message());
+    }
+    let check = |status: tonic::Status, code| assert_eq!(status.code(), code, "{}", status.message());
+    check(station.start_unit(start("SN1", "Z")).await.expect_err("no such nest"), Code::NotFound);
+    let strange = StartUnitRequest { work_order: "WO-9".to_owned(), ..start("SN1", "A") };
+    check(station.start_unit(strange).await.expect_err("no such order"), Code::NotFound);
+    let unknown = GetUnitRequest { run_id: Uuid::now_v7().to_string() };
+    check(station.get_unit(unknown).await.expect_err("no such run"), Code::NotFound);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bad_device_costs_its_own_unit_and_nothing_else() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (rig, mut station) = line(folder.path()).await?;
+    let device = |number, args: &[&str]| {
+        let mut board = Assembly::sound(number);
+        board.faults.device_args = args.iter().map(ToString::to_string).collect();
+        board
+    };
+    let mut garbage = Assembly::sound(1);
+    garbage.faults.garbage = true;
+    let cases = [
+        (garbage, Outcome::Fail, "boot"),
+        (device(2, &["--bad-digest"]), Outcome::Fail, "identity"),
+        (device(3, &["--huge-length"]), Outcome::Fail, "identity"),
+        (device(4, &["--csr-subject", "CN=somebody-else"]), Outcome::Fail, "identity"),
+        (device(5, &["--wrong-token"]), Outcome::Timeout, "identity"),
+    ];
+    for (board, outcome, step) in cases {
+        let unit = line::make_one(&rig, &mut station, "WO-1", "A", &board).await?;
+        assert_eq!((unit.outcome(), unit.failing_step.as_str()), (outcome, step), "{}", unit.reason);
+        assert!(!unit.reason.is_empty());
+    }
+    let sound = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(6)).await?;
+    assert_eq!(sound.outcome(), Outcome::Pass, "{}", sound.reason);
+    assert!(
+        sound.measurements.iter().all(|measured| measured.within_limits) && sound.measurements.len() == 6
+    );
+    assert_eq!(sound.fcc_answers.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_controller_that_was_away_gets_everything_once() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let address = free_address()?;
+    let mut rig = Rig::build(folder.path(), programs(), &["A"], &format!("http://{address}"))?;
+    rig.start_signer()?;
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::open(&mut station, "WO-1", 10).await?;
+    for number in [1, 2] {
+        let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(number)).await?;
+        assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    }
+
+    let first = Controller::new(&folder.path().join("first.jsonl"))?;
+    let serving = tokio::spawn(first.clone().serve(address));
+    first.wait_for(2).await?;
+    let serials: Vec<String> = first.results().into_iter().map(|unit| unit.serial).collect();
+    assert_eq!(serials, ["SN0001", "SN0002"]);
+
+    // A controller that forgot everything is sent only what it has not acknowledged.
+    assert!(rig.stop_station()?);
+    serving.abort();
+    let _ = serving.await;
+    let second = Controller::new(&folder.path().join("second.jsonl"))?;
+    let serving = tokio::spawn(second.clone().serve(address));
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(3)).await?;
+    second.wait_for(1).await?;
+    assert_eq!(second.results().iter().map(|unit| unit.serial.as_str()).collect::<Vec<_>>(), ["SN0003"]);
+    serving.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_unit_without_a_signer_is_an_error_and_the_next_one_passes() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut rig, mut station) = line(folder.path()).await?;
+    assert!(rig.stop_signer()?);
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
+    assert_eq!((unit.outcome(), unit.failing_step.as_str()), (Outcome::Error, "identity"));
+    assert!(unit.reason.contains("see that factory-signerd runs"), "{}", unit.reason);
+
+    rig.start_signer()?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_station_that_is_told_to_stop_finishes_its_unit() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut rig, mut station) = line(folder.path()).await?;
+    line::lay(&rig, "A", &Assembly::sound(1))?;
+    let run = station.start_unit(start("SN0001", "A")).await?.into_inner().run_id;
+    assert!(rig.stop_station()?);
+    assert!(!folder.path().join("station.sock").exists());
+
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let unit = wait_until_closed(&mut station, &run).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_that_a_killed_station_left_open_is_closed_before_its_nest_takes_another() -> anyhow::Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let (mut rig, mut station) = line(folder.path()).await?;
+    line::lay(&rig, "A", &Assembly::sound(1))?;
+    let run = station.start_unit(start("SN0001", "A")).await?.into_inner().run_id;
+    rig.kill_station()?;
+
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let listed = station
+        .list_units(ListUnitsRequest { work_order: "WO-1".to_owned(), ..ListUnitsRequest::default() })
+        .await?
+        .into_inner();
+    let [unit] = &listed.units[..] else { panic!("one run, not {}", listed.units.len()) };
+    assert_eq!((unit.run_id.as_str(), unit.outcome()), (run.as_str(), Outcome::Error));
+    assert!(unit.reason.starts_with("the station ended while"), "{}", unit.reason);
+
+    let again = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
+    assert_eq!(again.outcome(), Outcome::Pass, "{}", again.reason);
+    Ok(())
+}
