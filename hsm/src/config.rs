@@ -1,18 +1,16 @@
-//! The signer's configuration file (TOML): as written, and as meant.
+//! The signer's file: which token, keys and socket it uses, and what its certificates say.
 //!
-//! Knows nothing of what the values are used for. Every mistake is reported with file, line and key.
+//! Knows nothing of what the values are used for.
 
 use std::{
-    fmt, fs, io,
     num::NonZeroUsize,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use factory_settings::{SettingsError, Table, Value, duration, integer, list, path, table, text};
 use humantime::format_duration;
-use serde::Deserialize;
-use toml::Spanned;
 
 use crate::profile::{MINIMUM_LIFETIME, Subject, YEAR};
 
@@ -20,6 +18,8 @@ use crate::profile::{MINIMUM_LIFETIME, Subject, YEAR};
 const TOKEN_LABEL_LIMIT: usize = 32;
 /// More owner threads than that only fill the token's session table.
 const SESSION_LIMIT: usize = 64;
+
+const DEFAULT_SESSIONS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 
 /// How the signer is set up, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,182 +50,94 @@ pub struct Config {
     pub subject: Subject,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct AsWritten {
-    socket: PathBuf,
-    module: PathBuf,
-    token_label: Spanned<String>,
-    pin_credential: PathBuf,
-    so_pin_credential: Option<PathBuf>,
-    ca_key_label: Spanned<String>,
-    ca_certificate: PathBuf,
-    certificate_lifetime: Option<Spanned<String>>,
-    sessions: Option<Spanned<usize>>,
-    sign_deadline: Option<Spanned<String>>,
-    allowed_uids: Option<Vec<u32>>,
-    #[serde(default)]
-    subject: SubjectAsWritten,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct SubjectAsWritten {
-    organization: Option<Spanned<String>>,
-    country: Option<Spanned<String>>,
-}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("configuration {} cannot be read: name the right file with --config", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The file can be read and is wrong.
-    #[error("{0}")]
-    Wrong(Complaints),
-}
-
-/// All that is wrong with a file, in the order of its lines.
-#[derive(Debug)]
-pub struct Complaints {
-    path: PathBuf,
-    by_line: Vec<(usize, String)>,
-}
-
-impl fmt::Display for Complaints {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (line, complaint)) in self.by_line.iter().enumerate() {
-            let end_of_last = if index == 0 { "" } else { "\n" };
-            write!(f, "{end_of_last}{}:{line}: {complaint}", self.path.display())?;
-        }
-        Ok(())
-    }
-}
-
 impl Config {
-    /// Reads and checks a configuration file.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Self::parse(&text)
-            .map_err(|by_line| ConfigError::Wrong(Complaints { path: path.to_owned(), by_line }))
+    /// Reads a signer's file; all its mistakes at once.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        factory_settings::read(path, Self::written)
     }
 
-    /// Checks a configuration's text; all complaints come with their line.
-    fn parse(text: &str) -> Result<Self, Vec<(usize, String)>> {
-        let line_of = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-        let written: AsWritten = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| line_of(span.start));
-            vec![(line, error.message().to_owned())]
-        })?;
-        written.checked().map_err(|mut complaints| {
-            complaints.sort_by_key(|(offset, _)| *offset);
-            complaints.into_iter().map(|(offset, complaint)| (line_of(offset), complaint)).collect()
-        })
-    }
-}
-
-impl AsWritten {
-    /// What is meant, or every complaint with its offset into the file.
-    fn checked(self) -> Result<Config, Vec<(usize, String)>> {
-        let mut complaints = Vec::new();
-        let mut complain = |at: usize, complaint: String| complaints.push((at, complaint));
-
-        let label_length = self.token_label.get_ref().len();
-        if !(1..=TOKEN_LABEL_LIMIT).contains(&label_length) {
-            let limit =
-                format!("token-label is {label_length} bytes long, 1 to {TOKEN_LABEL_LIMIT} are allowed");
-            complain(self.token_label.span().start, limit);
-        }
-        if self.ca_key_label.get_ref().is_empty() {
-            complain(self.ca_key_label.span().start, "ca-key-label must not be empty".to_owned());
-        }
-
-        let certificate_lifetime = duration(
-            "certificate-lifetime",
-            self.certificate_lifetime,
-            20 * YEAR,
-            MINIMUM_LIFETIME..=100 * YEAR,
-            &mut complain,
-        );
-        let sign_deadline = duration(
+    fn written(file: &mut Table<'_>) -> Option<Self> {
+        let socket = file.required("socket", path);
+        let module = file.required("module", path);
+        let token_label = file.required("token-label", token_label);
+        let pin_credential = file.required("pin-credential", credential);
+        let so_pin_credential = file.optional("so-pin-credential", credential);
+        let ca_key_label = file.required("ca-key-label", key_label);
+        let ca_certificate = file.required("ca-certificate", path);
+        let certificate_lifetime =
+            file.or("certificate-lifetime", 20 * YEAR, within(MINIMUM_LIFETIME..=100 * YEAR));
+        let sessions = file.or("sessions", DEFAULT_SESSIONS, sessions);
+        let sign_deadline = file.or(
             "sign-deadline",
-            self.sign_deadline,
             Duration::from_secs(10),
-            Duration::from_millis(1)..=Duration::from_secs(600),
-            &mut complain,
+            within(Duration::from_millis(1)..=Duration::from_secs(600)),
         );
-        let sessions = self.sessions.unwrap_or(Spanned::new(0..0, 2));
-        if !(1..=SESSION_LIMIT).contains(sessions.get_ref()) {
-            complain(sessions.span().start, format!("sessions must be 1 to {SESSION_LIMIT}"));
-        }
-        let subject = self.subject.checked(&mut complain);
-
-        if !complaints.is_empty() {
-            return Err(complaints);
-        }
-        Ok(Config {
-            socket: self.socket,
-            module: self.module,
-            token_label: self.token_label.into_inner(),
-            pin_credential: self.pin_credential,
-            so_pin_credential: self.so_pin_credential,
-            ca_key_label: self.ca_key_label.into_inner(),
-            ca_certificate: self.ca_certificate,
-            certificate_lifetime,
-            sessions: NonZeroUsize::new(sessions.into_inner()).expect("between 1 and the limit"),
-            sign_deadline,
-            allowed_uids: self.allowed_uids,
-            subject,
+        let allowed_uids = file.optional("allowed-uids", list(integer));
+        let subject = file.or("subject", Subject::default(), table(subject));
+        Some(Self {
+            socket: socket?,
+            module: module?,
+            token_label: token_label?,
+            pin_credential: pin_credential?,
+            so_pin_credential: so_pin_credential?,
+            ca_key_label: ca_key_label?,
+            ca_certificate: ca_certificate?,
+            certificate_lifetime: certificate_lifetime?,
+            sessions: sessions?,
+            sign_deadline: sign_deadline?,
+            allowed_uids: allowed_uids?,
+            subject: subject?,
         })
     }
 }
 
-/// The duration written down, the default if there is none or a wrong one.
-fn duration(
-    key: &str,
-    written: Option<Spanned<String>>,
-    default: Duration,
-    allowed: RangeInclusive<Duration>,
-    complain: &mut impl FnMut(usize, String),
-) -> Duration {
-    let Some(written) = written else { return default };
-    let complaint = match humantime::parse_duration(written.get_ref()) {
-        Ok(duration) if allowed.contains(&duration) => return duration,
-        Ok(_) => {
-            let (least, most) = (format_duration(*allowed.start()), format_duration(*allowed.end()));
-            format!("{key} must be {least} to {most}")
-        }
-        Err(error) => {
-            format!("{key} is no duration ({error}), write it like \"{}\"", format_duration(default))
-        }
-    };
-    complain(written.span().start, complaint);
-    default
+fn subject(subject: &mut Table<'_>) -> Option<Subject> {
+    let organization = subject.optional("organization", text);
+    let country = subject.optional("country", text);
+    Some(Subject { organization: organization?, country: country? })
 }
 
-impl SubjectAsWritten {
-    fn checked(self, complain: &mut impl FnMut(usize, String)) -> Subject {
-        let mut subject = Subject::default();
-        if let Some(organization) = self.organization {
-            match organization.get_ref().parse() {
-                Ok(name) => subject.organization = Some(name),
-                Err(error) => complain(organization.span().start, format!("organization {error}")),
-            }
+fn token_label(value: &Value<'_>) -> Option<String> {
+    let label: String = text(value)?;
+    match label.len() {
+        1..=TOKEN_LABEL_LIMIT => Some(label),
+        length => value.complain(format!("is {length} bytes long, 1 to {TOKEN_LABEL_LIMIT} are allowed")),
+    }
+}
+
+fn key_label(value: &Value<'_>) -> Option<String> {
+    let label: String = text(value)?;
+    if label.is_empty() { value.complain("must not be empty") } else { Some(label) }
+}
+
+/// Reads where a PIN is. A name stays one: it does not start from the file's folder.
+fn credential(value: &Value<'_>) -> Option<PathBuf> {
+    let credential: PathBuf = text(value)?;
+    let is_name = credential.file_name() == Some(credential.as_os_str());
+    if is_name || credential.is_absolute() {
+        Some(credential)
+    } else {
+        value.complain("must be a credential's name or an absolute path")
+    }
+}
+
+fn sessions(value: &Value<'_>) -> Option<NonZeroUsize> {
+    let sessions = integer(value)?;
+    match NonZeroUsize::new(sessions) {
+        Some(some) if sessions <= SESSION_LIMIT => Some(some),
+        _ => value.complain(format!("must be 1 to {SESSION_LIMIT}")),
+    }
+}
+
+/// Reads a duration that has to be one of those `allowed`.
+fn within(allowed: RangeInclusive<Duration>) -> impl Fn(&Value<'_>) -> Option<Duration> {
+    move |value| {
+        let duration = duration(value)?;
+        if allowed.contains(&duration) {
+            return Some(duration);
         }
-        if let Some(country) = self.country {
-            match country.get_ref().parse() {
-                Ok(code) => subject.country = Some(code),
-                Err(error) => complain(country.span().start, format!("country {error}")),
-            }
-        }
-        subject
+        let (least, most) = (format_duration(*allowed.start()), format_duration(*allowed.end()));
+        value.complain(format!("must be {least} to {most}"))
     }
 }
 
@@ -238,45 +150,90 @@ module = "/usr/lib/softhsm/libsofthsm2.so"
 token-label = "factory"
 pin-credential = "user-pin"
 ca-key-label = "device-identity-ca"
-ca-certificate = "/var/lib/factory-signerd/ca.pem"
+ca-certificate = "ca.pem"
 "#;
 
-    fn complaints(text: &str) -> Vec<String> {
-        let path = PathBuf::from("signer.toml");
-        let by_line = Config::parse(text).expect_err("must be refused");
-        Complaints { path, by_line }.to_string().lines().map(str::to_owned).collect()
+    fn parse(text: &str) -> Result<Config, String> {
+        factory_settings::parse("/etc/signer.toml", text, Config::written)
+            .map_err(|complaints| complaints.to_string())
+    }
+
+    /// Each complaint must start as expected, and there must be no others.
+    fn check(text: &str, starts: &[&str]) {
+        let complaints = parse(text).expect_err("must be refused");
+        let found: Vec<&str> = complaints.lines().collect();
+        assert_eq!(found.len(), starts.len(), "{found:#?}");
+        for (found, start) in found.iter().zip(starts) {
+            let said = found.strip_prefix("/etc/signer.toml:").expect("each names the file");
+            assert!(said.starts_with(start), "{said:?} does not start with {start:?}");
+        }
     }
 
     #[test]
     fn what_is_left_out_has_a_default() {
-        let config = Config::parse(GOOD).unwrap();
+        let config = parse(GOOD).unwrap();
         assert_eq!(config.sessions.get(), 2);
         assert_eq!(config.certificate_lifetime, humantime::parse_duration("20y").unwrap());
+        assert_eq!(config.sign_deadline, Duration::from_secs(10));
+        assert_eq!((config.so_pin_credential, config.allowed_uids), (None, None));
         assert_eq!(config.subject, Subject::default());
     }
 
     #[test]
-    fn an_unknown_key_is_named_with_its_line() {
-        let found = complaints(&format!("{GOOD}sesions = 3\n"));
-        assert!(found[0].starts_with("signer.toml:7: unknown field `sesions`"), "{found:?}");
+    fn what_is_written_is_meant() {
+        let config = parse(&format!(
+            "{GOOD}certificate-lifetime = \"12y\"\nsessions = 64\nsign-deadline = \"1ms\"\n\
+             allowed-uids = [0, 4294967294]\n[subject]\ncountry = \"DE\"\n"
+        ))
+        .unwrap();
+        assert_eq!(config.certificate_lifetime, 12 * YEAR);
+        assert_eq!(config.sessions.get(), SESSION_LIMIT);
+        assert_eq!(config.sign_deadline, Duration::from_millis(1));
+        assert_eq!(config.allowed_uids, Some(vec![0, 4_294_967_294]));
+        assert_eq!(config.subject.country, Some("DE".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_path_starts_from_the_folder_of_the_file_and_a_credential_does_not() {
+        let config = parse(&format!("{GOOD}so-pin-credential = \"/root/so-pin\"\n")).unwrap();
+        assert_eq!(config.ca_certificate, Path::new("/etc/ca.pem"));
+        assert_eq!(config.pin_credential, Path::new("user-pin"));
+        assert_eq!(config.so_pin_credential.as_deref(), Some(Path::new("/root/so-pin")));
+    }
+
+    #[test]
+    fn a_credential_is_a_name_or_an_absolute_path() {
+        for bad in ["", ".", "..", "../user-pin", "pins/user", "user/"] {
+            let text = GOOD.replace("\"user-pin\"", &format!("{bad:?}"));
+            check(&text, &["4: key `pin-credential`: must be a credential's name or an absolute path"]);
+        }
+    }
+
+    #[test]
+    fn a_missing_and_an_unknown_key_are_named() {
+        let text = GOOD.replace("module", "modul");
+        check(&text, &["1: key `module`: is missing", "2: key `modul`: unknown key, did you mean `module`?"]);
     }
 
     #[test]
     fn every_wrong_value_is_reported_at_once_in_the_order_of_lines() {
-        let found = complaints(&format!(
-            "{GOOD}certificate-lifetime = \"9y\"\nsessions = 0\nsign-deadline = \"soon\"\n\
-             [subject]\ncountry = \"Germany\"\norganization = \"\"\n"
-        ));
-        let starts = [
-            "signer.toml:7: certificate-lifetime must be 10years to 100years",
-            "signer.toml:8: sessions must be 1 to 64",
-            "signer.toml:9: sign-deadline is no duration",
-            "signer.toml:11: country ",
-            "signer.toml:12: organization ",
-        ];
-        assert_eq!(found.len(), starts.len(), "{found:?}");
-        for (found, start) in found.iter().zip(starts) {
-            assert!(found.starts_with(start), "{found:?} does not start with {start:?}");
-        }
+        let labels_wrong =
+            GOOD.replace("\"factory\"", &format!("{:?}", "x".repeat(33))).replace("device-identity-ca", "");
+        check(
+            &format!(
+                "{labels_wrong}certificate-lifetime = \"9y\"\nsessions = 0\nsign-deadline = \"soon\"\n\
+                 allowed-uids = [\n-1]\n[subject]\ncountry = \"Germany\"\norganization = \"\"\n"
+            ),
+            &[
+                "3: key `token-label`: is 33 bytes long, 1 to 32 are allowed",
+                "5: key `ca-key-label`: must not be empty",
+                "7: key `certificate-lifetime`: must be 10years to 100years",
+                "8: key `sessions`: must be 1 to 64",
+                "9: key `sign-deadline`: must be a duration such as \"5s\"",
+                "11: key `allowed-uids[1]`: -1 does not fit",
+                "13: key `subject.country`: must be two capital letters",
+                "14: key `subject.organization`: must be 1 to 64 printable characters",
+            ],
+        );
     }
 }

@@ -13,7 +13,7 @@ use clap::{Args, Parser, Subcommand};
 use factory_hsm::{
     authority::Authority,
     ceremony::{self, Plan},
-    config::{Config, ConfigError},
+    config::Config,
     credential::{CredentialError, Pin},
     issuer::Issuer,
     peer::AllowedPeers,
@@ -21,6 +21,7 @@ use factory_hsm::{
     service, socket,
     token::{TokenError, module::Module, pool::SigningPool, session::Access},
 };
+use factory_settings::SettingsError;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -145,5 +146,5 @@ fn years(years: u16) -> Duration {
 
 fn needs_a_human(error: &anyhow::Error) -> bool {
     let pin = error.downcast_ref::<TokenError>().is_some_and(TokenError::is_about_pin);
-    pin || error.is::<CredentialError>() || error.is::<ConfigError>()
+    pin || error.is::<CredentialError>() || error.is::<SettingsError>()
 }

@@ -52,7 +52,10 @@ fn whatever_is_missing_is_said_in_one_sentence_with_what_to_do() {
         |rig| rig.write_pin("user-pin", "4321", 0o640),
         "user-pin has mode 0640: take it from all others with chmod 600",
     );
-    check(|rig| rig.configure("socket", "sockett"), "signer.toml:1: unknown field `sockett`");
+    check(
+        |rig| rig.configure("so-pin-credential", "so-pin-credentail"),
+        "signer.toml:5: key `so-pin-credentail`: unknown key, did you mean `so-pin-credential`?",
+    );
 }
 
 #[test]
