@@ -4,4 +4,5 @@
 //! Nothing of this is compiled into the daemon: the daemon under test is the daemon that ships.
 
 pub mod control;
+pub mod device;
 pub mod pty;
