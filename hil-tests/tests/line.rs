@@ -9,9 +9,11 @@ use factory_hil_tests::{
         line::{self, Assembly},
     },
     rig::{Rig, free_address},
+    target::FIRMWARE_HEX,
 };
 use factory_proto::station::{
-    GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest, Unit, station_client::StationClient,
+    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest, Unit,
+    station_client::StationClient,
 };
 use tonic::{Code, transport::Channel};
 use uuid::Uuid;
@@ -198,6 +200,87 @@ async fn a_controller_that_was_away_gets_everything_once() -> anyhow::Result<()>
     second.wait_for(1).await?;
     assert_eq!(second.results().iter().map(|unit| unit.serial.as_str()).collect::<Vec<_>>(), ["SN0003"]);
     serving.abort();
+    Ok(())
+}
+
+/// Replaces a text in a file of the line.
+fn edit(rig: &Rig, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
+    let path = rig.folder.join(file);
+    let text = fs::read_to_string(&path)?;
+    assert!(text.contains(from), "{file} does not hold {from:?}");
+    Ok(fs::write(path, text.replace(from, to))?)
+}
+
+#[tokio::test]
+async fn a_missing_instrument_is_said_in_one_sentence_with_what_to_do() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut rig = Rig::build(folder.path(), programs(), &["A"], &format!("http://{}", free_address()?))?;
+    rig.start_signer()?;
+    let cases = [
+        (
+            "20b7:9db1:unix:",
+            "1366:1015:",
+            "flash",
+            "no such device hangs on the USB: check its cable and its power",
+        ),
+        (
+            "/console",
+            "/no-console",
+            "boot",
+            "check its cable, its name in the station file and who may use it",
+        ),
+        ("/tag/reader", "/tag/no-reader", "tag", "could not open the reader's port"),
+    ];
+    for (number, (from, to, step, remedy)) in (1..).zip(cases) {
+        edit(&rig, "station.toml", from, to)?;
+        rig.start_station()?;
+        let mut station = StationClient::connect(rig.station.clone()).await?;
+        line::open(&mut station, "WO-1", 10).await?;
+        let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(number)).await?;
+        assert_eq!((unit.outcome(), unit.failing_step.as_str()), (Outcome::Error, step), "{}", unit.reason);
+        assert!(unit.reason.contains(remedy), "{}", unit.reason);
+        assert!(!unit.reason.contains('\n'), "{}", unit.reason);
+        drop(station);
+        rig.stop_station()?;
+        edit(&rig, "station.toml", to, from)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_recipe_may_hold_its_image_as_intel_hex() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut rig = Rig::build(folder.path(), programs(), &["A"], &format!("http://{}", free_address()?))?;
+    fs::copy(FIRMWARE_HEX, folder.path().join("recipes/hilfw.hex"))?;
+    edit(&rig, "recipes/sensor.toml", "image = \"hilfw.elf\"", "image = \"hilfw.hex\"\nformat = \"hex\"")?;
+    rig.start_signer()?;
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::open(&mut station, "WO-1", 1).await?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    // The order is full now.
+    let full = station.start_unit(start("SN0002", "A")).await.expect_err("one was ordered");
+    assert_eq!(full.code(), Code::ResourceExhausted);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_aborted_run_ends_at_the_next_safe_place_with_its_reason() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (rig, mut station) = line(folder.path()).await?;
+    let mut silent = Assembly::sound(1);
+    silent.faults.silent = true;
+    line::lay(&rig, "A", &silent)?;
+    let run_id = line::start(&mut station, "WO-1", "A", &silent.serial).await?;
+    let command_id = Uuid::now_v7().to_string();
+    let reason = "the operator saw smoke".to_owned();
+    station
+        .abort_unit(AbortUnitRequest { command_id, run_id: run_id.clone(), reason: reason.clone() })
+        .await?;
+    let unit = wait_until_closed(&mut station, &run_id).await?;
+    assert_eq!(unit.outcome(), Outcome::Aborted);
+    assert!(unit.reason.ends_with(&reason), "{}", unit.reason);
     Ok(())
 }
 
