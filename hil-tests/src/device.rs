@@ -4,15 +4,15 @@
 //!
 //! Left out: memory and storage running full, secure elements (`SM` is read and ignored), CRLs.
 
-pub mod answer;
+mod answer;
 pub mod cbor;
-pub mod csr;
+mod csr;
 pub mod faults;
 pub mod frames;
-pub mod items;
-pub mod keys;
+mod items;
+mod keys;
 pub mod line;
 pub mod message;
-pub mod status;
+mod status;
 pub mod store;
-pub mod verify;
+mod verify;

@@ -21,14 +21,20 @@ pub enum Received {
 /// The transport statuses that this device gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-#[allow(missing_docs)]
 pub enum TransportStatus {
+    /// A payload follows.
     Ok = 0,
+    /// The length is beyond 2^31.
     BadParameter = 2,
+    /// The length is missing or zero.
     Length = 4,
+    /// The payload is cut short.
     Payload = 5,
+    /// The digest is cut short.
     Digest = 6,
+    /// The digest is another's.
     DigestMismatch = 8,
+    /// The device is disabled, or its answer outgrew its buffer.
     NotProcessed = 9,
 }
 

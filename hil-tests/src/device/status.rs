@@ -4,7 +4,6 @@
 /// The return statuses that this device gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-#[allow(missing_docs)]
 pub enum Status {
     Success = 0,
     Unspecified = 1,

@@ -1,0 +1,88 @@
+//! A sim-device process under test, and its line.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use factory_fixtures::fcc::{self, FccError, message::Answer};
+use factory_hil_tests::device::store::{self, Holdings};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Join, join},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+/// Far beyond what any of these tests takes; only a hang gets there.
+pub const GUARD: Duration = Duration::from_secs(30);
+
+/// One boot of a device on a serial line. Killed when dropped.
+pub struct Sim {
+    pub child: Child,
+    pub line: Join<ChildStdout, ChildStdin>,
+}
+
+/// A place for a device's storage, fresh for each test.
+pub fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = directory.path().join("storage.json");
+    (directory, storage)
+}
+
+pub fn held(storage: &Path) -> Holdings {
+    store::read(storage).unwrap()
+}
+
+pub fn command(storage: &Path, switches: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sim-device"));
+    command.arg("--storage").arg(storage).args(switches);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    // SAFETY: prctl with these arguments is async-signal-safe and touches no memory.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // A crash is part of the tests: it shall leave no core behind.
+            libc::prctl(libc::PR_SET_DUMPABLE, 0);
+            Ok(())
+        });
+    }
+    command
+}
+
+impl Sim {
+    pub fn boot(storage: &Path, switches: &[&str]) -> Self {
+        let mut child = command(storage, switches).spawn().unwrap();
+        let line = join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
+        Self { child, line }
+    }
+
+    /// What the station makes of the device's answer, and the text that it heard.
+    pub async fn exchange(&mut self, frame: &[u8]) -> (Result<Answer, FccError>, Vec<u8>) {
+        let mut text = Vec::new();
+        let exchange = fcc::exchange(&mut self.line, frame, |piece| text.extend_from_slice(piece));
+        let answer = timeout(GUARD, exchange).await.expect("an exchange does not hang");
+        (answer, text)
+    }
+
+    /// Sends bytes that need not be a frame.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.line.write_all(bytes).await.unwrap();
+        self.line.flush().await.unwrap();
+    }
+
+    /// Unplugs the station's side: the device reads to the end of what was sent.
+    pub async fn hang_up(self) -> (Child, Vec<u8>) {
+        let (mut output, input) = self.line.into_inner();
+        drop(input);
+        let mut heard = Vec::new();
+        timeout(GUARD, output.read_to_end(&mut heard)).await.expect("the device ends").unwrap();
+        (self.child, heard)
+    }
+
+    /// Exit code, once the device has ended by itself; none after a crash.
+    pub async fn end(mut self) -> Option<i32> {
+        timeout(GUARD, self.child.wait()).await.expect("the device ends").unwrap().code()
+    }
+}
