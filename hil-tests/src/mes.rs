@@ -1,5 +1,5 @@
-//! A small, honest MES: takes results and acknowledges them once they are durable ([`controller`]), and
-//! drives a station through a list of boards ([`line`]).
+//! A small, honest MES: takes results and acknowledges them once they are durable ([`mod@controller`]), and
+//! drives a station through a list of boards ([`mod@line`]).
 
 pub mod controller;
 pub mod line;

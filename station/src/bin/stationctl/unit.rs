@@ -87,10 +87,10 @@ impl Get {
                 "  fcc {} status {} {}",
                 answer.session,
                 answer.return_status,
-                answer.info_message.trim()
+                answer.info_message.escape_debug()
             );
             for warning in &answer.warnings {
-                println!("    warning: {warning}");
+                println!("    warning: {warning:?}");
             }
         }
         if let Some(identity) = &unit.identity {
