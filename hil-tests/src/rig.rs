@@ -8,7 +8,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -20,6 +20,8 @@ use nix::{
 mod files;
 
 pub use files::RECIPE;
+
+use crate::child::Child;
 
 /// Where Debian puts SoftHSM.
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -175,7 +177,7 @@ pub fn free_address() -> anyhow::Result<std::net::SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// A child that is killed, and waited for, when this is dropped.
+/// A child with a name for messages.
 struct Process {
     child: Child,
     name: String,
@@ -185,8 +187,8 @@ impl Process {
     /// Starts a program and waits for a line on its standard output.
     fn start(mut command: Command, line: &str) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().with_context(|| name.clone())?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = Child::spawn(command, Vec::new()).with_context(|| name.clone())?;
         let mut out = BufReader::new(child.stdout.take().context("standard output is a pipe")?);
         let process = Self { child, name };
         let mut said = String::new();
@@ -198,26 +200,14 @@ impl Process {
     /// Starts a program whose words go to a file.
     fn logged(mut command: Command, log: fs::File) -> anyhow::Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| name.clone())?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = Child::spawn(command, Vec::new()).with_context(|| name.clone())?;
         Ok(Self { child, name })
     }
 
     fn terminate(mut self) -> anyhow::Result<bool> {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
         Ok(self.child.wait()?.success())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

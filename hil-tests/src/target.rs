@@ -2,7 +2,6 @@
 //! control socket for what an operator's hands do. One thread owns the nest; all others ask it.
 
 mod bus;
-mod child;
 mod chip;
 mod cobs;
 mod console;

@@ -113,6 +113,44 @@ async fn the_same_command_is_the_same_run_and_a_busy_nest_refuses_others() -> an
 }
 
 #[tokio::test]
+async fn one_command_sent_to_two_nests_at_once_starts_one_run() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let controller = format!("http://{}", free_address()?);
+    let mut rig = Rig::build(folder.path(), programs(), &["A", "B"], &controller)?;
+    rig.start_signer()?;
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::open(&mut station, "WO-1", 10).await?;
+    line::lay(&rig, "A", &Assembly::sound(1))?;
+    line::lay(&rig, "B", &Assembly::sound(2))?;
+
+    let a = start("SN0001", "A");
+    let b = StartUnitRequest { command_id: a.command_id.clone(), ..start("SN0002", "B") };
+    let (mut other, other_b) = (station.clone(), b.clone());
+    let (a, b) = tokio::join!(station.start_unit(a), other.start_unit(other_b));
+    let (started, refused) = match (a, b) {
+        (Ok(started), Err(refused)) | (Err(refused), Ok(started)) => (started.into_inner(), refused),
+        both => panic!("one of them should start: {both:?}"),
+    };
+    assert_eq!(refused.code(), Code::AlreadyExists, "{}", refused.message());
+    wait_until_closed(&mut station, &started.run_id).await?;
+    rig.stop_station()?;
+    // The journal tells a story that can be continued.
+    rig.start_station()
+}
+
+#[tokio::test]
+async fn an_image_that_changed_since_the_recipe_was_loaded_is_not_programmed() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (rig, mut station) = line(folder.path()).await?;
+    fs::write(folder.path().join("recipes/hilfw.elf"), b"another firmware")?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
+    assert_eq!((unit.outcome(), unit.failing_step.as_str()), (Outcome::Error, "flash"));
+    assert!(unit.reason.contains("is not what it was"), "{}", unit.reason);
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_wrong_field_of_a_command_is_named() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (_rig, mut station) = line(folder.path()).await?;

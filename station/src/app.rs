@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -106,10 +106,13 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
 
     let service = StationService { name: config.name.clone(), nests: nests.clone(), shared: shared.clone() };
     let stop_server = CancellationToken::new();
-    let server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
+    let mut server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
     info!(station = %config.name, nests = nests.len(), listen = %config.listen, "station is up");
 
-    stop.cancelled().await;
+    let server_ended = tokio::select! {
+        () = stop.cancelled() => None,
+        ended = &mut server => Some(ended),
+    };
     info!("station drains");
     drain(&nests, &nest_tasks, config.drain).await;
     let sent = async {
@@ -124,10 +127,15 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     stop_server.cancel();
     // Neither task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
-    let _ = timeout(LAST_CALLS, server).await;
+    if server_ended.is_none() {
+        let _ = timeout(LAST_CALLS, server).await;
+    }
     let _ = fs::remove_file(&config.socket);
     info!("station is down");
-    Ok(())
+    match server_ended {
+        Some(Ok(Err(error))) => Err(AppError::Server(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Lets every nest finish its unit; breaks off what is not done in time.
@@ -161,9 +169,11 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::from(io::ErrorKind::AddrInUse));
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::other("something that is no socket has that name")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;

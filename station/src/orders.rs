@@ -37,6 +37,9 @@ pub enum OrderError {
     /// The unit has its identity.
     #[error("unit {0} has passed already")]
     Passed(Serial),
+    /// The command that started this run is being carried out in another nest.
+    #[error("run {0} is in another nest already; a new command needs a new id")]
+    RunTaken(RunId),
     /// The unit lies in another nest.
     #[error("unit {serial} is in a nest already, as run {run}")]
     Running {
@@ -120,6 +123,9 @@ impl Orders {
         let mut books = self.lock();
         let opened = books.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
         let quantity = opened.quantity;
+        if books.running.values().any(|(_, other)| *other == run.run) {
+            return Err(OrderError::RunTaken(run.run));
+        }
         if let Some((_, other)) = books.running.get(&run.serial) {
             return Err(OrderError::Running { serial: run.serial.clone(), run: *other });
         }

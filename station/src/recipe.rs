@@ -1,15 +1,9 @@
 //! What a product needs: one file per product, checked when it is loaded, not on unit 10 000.
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroU8,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, num::NonZeroU8, path::Path, sync::Arc, time::Duration};
 
 use factory_fixtures::{
-    instrument::ImageFormat,
+    probe::Image,
     tag::ndef::{EnrolmentMessage, NdefError},
 };
 use factory_proto::{
@@ -55,9 +49,7 @@ pub struct Flash {
     /// The chip, as probe-rs calls it.
     pub chip: String,
     /// The image file.
-    pub image: PathBuf,
-    /// How it is written.
-    pub format: ImageFormat,
+    pub image: Image,
 }
 
 /// What should boot.

@@ -15,7 +15,7 @@ use factory_proto::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -99,23 +99,31 @@ impl Uplink {
     /// One connection, from the first unacknowledged result on. Ends only by losing it.
     async fn connection(&self) -> Result<(), UplinkError> {
         let channel = self.controller.connect().await?;
+        let mut news = self.journal.follow(self.journal.cursor(RECEIVER).next());
+        // A controller may answer the call only after the first message, so there has to be one.
+        let (first, unit) = next_result(&self.station, &mut news).await?;
         let (results, sending) = mpsc::channel(WINDOW);
-        let answers = LineControllerClient::new(channel)
-            .report_results(ReceiverStream::new(sending))
-            .await
-            .map_err(UplinkError::Ended)?
-            .into_inner();
+        results.send(self.request(first, unit)).await.map_err(|_| UplinkError::Closed)?;
+        let answers = timeout(
+            PATIENCE,
+            LineControllerClient::new(channel).report_results(ReceiverStream::new(sending)),
+        )
+        .await
+        .map_err(|_| UplinkError::Silent)?
+        .map_err(UplinkError::Ended)?
+        .into_inner();
         info!("controller connected");
-        self.converse(results, answers).await
+        self.converse(first, news, results, answers).await
     }
 
     async fn converse(
         &self,
+        first: Sequence,
+        mut news: Follower<Record>,
         results: mpsc::Sender<ReportResultsRequest>,
         mut answers: Streaming<ReportResultsResponse>,
     ) -> Result<(), UplinkError> {
-        let mut news = self.journal.follow(self.journal.cursor(RECEIVER).next());
-        let mut unacknowledged: VecDeque<Sequence> = VecDeque::new();
+        let mut unacknowledged = VecDeque::from([first]);
         let mut last_heard = Instant::now();
         loop {
             tokio::select! {
@@ -125,12 +133,7 @@ impl Uplink {
                         last_heard = Instant::now();
                     }
                     unacknowledged.push_back(sequence);
-                    let request = ReportResultsRequest {
-                        station: self.station.to_string(),
-                        sequence: sequence.get(),
-                        unit: Some(unit),
-                    };
-                    results.send(request).await.map_err(|_| UplinkError::Closed)?;
+                    results.send(self.request(sequence, unit)).await.map_err(|_| UplinkError::Closed)?;
                 }
                 answer = answers.message() => {
                     let answer = answer.map_err(UplinkError::Ended)?.ok_or(UplinkError::Closed)?;
@@ -142,6 +145,10 @@ impl Uplink {
                 }
             }
         }
+    }
+
+    fn request(&self, sequence: Sequence, unit: Unit) -> ReportResultsRequest {
+        ReportResultsRequest { station: self.station.to_string(), sequence: sequence.get(), unit: Some(unit) }
     }
 
     /// The controller has all up to `number`. Late and repeated acknowledgements are harmless.

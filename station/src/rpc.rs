@@ -180,7 +180,7 @@ fn start_refused(error: StartError) -> Status {
 fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
-        OrderError::Differs(_) => Status::already_exists(text),
+        OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
         OrderError::Unknown(_) => Status::not_found(text),
         OrderError::Full { .. } => Status::resource_exhausted(text),
         OrderError::Passed(_) | OrderError::Running { .. } => Status::failed_precondition(text),

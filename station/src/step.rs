@@ -172,7 +172,7 @@ impl StepError {
     fn outcome(&self) -> Outcome {
         match self {
             // The line was lost, or we spoke out of turn: neither is the device's fault.
-            Self::Fcc(FccError::Link(_) | FccError::OutOfTurn(_)) => Outcome::Error,
+            Self::Fcc(FccError::Link(_) | FccError::Closed | FccError::OutOfTurn(_)) => Outcome::Error,
             Self::Product(_) | Self::Fcc(_) => Outcome::Fail,
             Self::Fault(fault) if fault.kind() == FaultKind::Product => Outcome::Fail,
             Self::Fault(_)

@@ -21,6 +21,8 @@ use factory_proto::station::{Outcome, Unit, WatchEventsResponse, watch_events_re
 
 const NESTS: [&str; 4] = ["A", "B", "C", "D"];
 const BOARDS: u32 = 12;
+// A hundred times what it takes.
+const LONGEST: Duration = Duration::from_secs(600);
 const ORDER: &str = "WO-DEMO";
 
 /// What is planted: the board's number, how its run must end, and at which step.
@@ -55,7 +57,8 @@ async fn main() -> anyhow::Result<()> {
     println!("the station at rest holds {} KiB of memory", rig.station_memory()?);
 
     let begun = Instant::now();
-    line::make(&rig, ORDER, (1..=BOARDS).map(board).collect(), show).await?;
+    let made = line::make(&rig, ORDER, (1..=BOARDS).map(board).collect(), show);
+    tokio::time::timeout(LONGEST, made).await.context("the station did not make all units in time")??;
     tokio::time::timeout(Duration::from_secs(30), controller.wait_for(BOARDS as usize))
         .await
         .context("the controller did not get every result")??;

@@ -114,10 +114,13 @@ impl LineController for Controller {
         request: Request<Streaming<ReportResultsRequest>>,
     ) -> Result<Response<Self::ReportResultsStream>, Status> {
         let controller = self.clone();
-        let answers = request.into_inner().map(move |result| {
+        let keep = move |result: Result<ReportResultsRequest, Status>| {
             let acknowledged_sequence = controller.keep(result?)?;
             Ok(ReportResultsResponse { acknowledged_sequence })
-        });
-        Ok(Response::new(Box::pin(answers)))
+        };
+        // As servers in other languages do, it answers the call only when the first message is there.
+        let mut results = request.into_inner();
+        let first = results.next().await.map(&keep);
+        Ok(Response::new(Box::pin(tokio_stream::iter(first).chain(results.map(keep)))))
     }
 }

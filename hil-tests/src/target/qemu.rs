@@ -16,7 +16,7 @@ use std::{
 pub use gdb::{Gdb, LR, PC, SP, XPSR};
 pub use qtest::Qtest;
 
-use super::child::Child;
+use crate::child::Child;
 
 /// The emulator, its core halted at the reset vector until told to run.
 pub struct Qemu {

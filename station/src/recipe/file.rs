@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use factory_fixtures::instrument::ImageFormat;
+use factory_fixtures::{instrument::ImageFormat, probe::Image};
 use factory_proto::{
     ids::{EnrolmentId, IdError, RecipeName},
     units::{Limits, Quantity},
@@ -86,11 +86,10 @@ fn name(path: &Path) -> Result<RecipeName, RecipeError> {
 /// SHA-256 over the digests of the recipe file, of its image and of its server CA.
 fn digest(recipe_file: &Path, recipe: &Recipe) -> Result<[u8; 32], RecipeError> {
     let mut all = Sha256::new();
-    for path in [recipe_file, &recipe.flash.image] {
-        let bytes = std::fs::read(path)
-            .map_err(|source| RecipeError::Unreadable { path: path.to_owned(), source })?;
-        all.update(Sha256::digest(bytes));
-    }
+    let bytes = std::fs::read(recipe_file)
+        .map_err(|source| RecipeError::Unreadable { path: recipe_file.to_owned(), source })?;
+    all.update(Sha256::digest(bytes));
+    all.update(recipe.flash.image.digest);
     all.update(Sha256::digest(&recipe.provision.server_ca));
     Ok(all.finalize().into())
 }
@@ -143,10 +142,15 @@ fn flash(file: &mut Table<'_>) -> Option<Flash> {
     let chip = file.required("chip", text);
     let image = file.required("image", path);
     let format = file.or("format", ImageFormat::Elf, text);
-    if let Some(image) = image.as_ref().filter(|image| !image.is_file()) {
-        file.complain("image", format!("there is no file {}", image.display()));
-    }
-    Some(Flash { chip: chip?, image: image?, format: format? })
+    let digest = image.as_ref().and_then(|path: &PathBuf| match std::fs::read(path) {
+        Ok(bytes) => Some(Sha256::digest(bytes).into()),
+        Err(error) => {
+            file.complain("image", format!("{} cannot be read: {error}", path.display()));
+            None
+        }
+    });
+    let image = Image { path: image?, format: format?, digest: digest? };
+    Some(Flash { chip: chip?, image })
 }
 
 fn boot(file: &mut Table<'_>) -> Option<Boot> {

@@ -8,6 +8,8 @@ const LINES_BEFORE_BOOT: usize = 64;
 /// Resets the unit and listens until its firmware says `boot NAME VERSION …` and `ready`.
 pub async fn boot(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     ctx.findings.firmware_version = None;
+    // An earlier attempt holds the port for itself alone.
+    ctx.console = None;
     // Listening begins before the reset, so that the first line is not missed.
     let console = ctx.console.insert(Console::open(&ctx.rig.console.path, ctx.rig.console.baud)?);
     ctx.rig.probe.reset(&ctx.recipe.flash.chip).await?;

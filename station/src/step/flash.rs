@@ -8,7 +8,7 @@ use crate::{
 pub async fn flash(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     let (events, run, firmware) = (ctx.events, ctx.run, &ctx.recipe.flash);
     let progress = |progress| events.tell(run, What::Progress(Step::Flash, progress));
-    let flashed = ctx.rig.probe.flash(&firmware.chip, &firmware.image, firmware.format, progress).await?;
+    let flashed = ctx.rig.probe.flash(&firmware.chip, &firmware.image, progress).await?;
     ctx.findings.flash = Some(Flash { bytes: flashed.bytes, digest: flashed.digest });
     Ok(())
 }

@@ -28,10 +28,8 @@ pub(super) async fn exchange(
     payload: &[u8],
 ) -> Result<Answer, StepError> {
     let console = ctx.console()?;
-    let mut text = Vec::new();
-    let answer = fcc::exchange(console, &frame::encode(payload), |bytes| text.extend_from_slice(bytes)).await;
-    console.keep(&text);
-    let answer = answer?;
+    let (port, log) = console.split();
+    let answer = fcc::exchange(port, &frame::encode(payload), |text| log.keep(text)).await?;
     ctx.findings.fcc_answers.push(FccAnswer {
         session: session.to_owned(),
         return_status: answer.return_status.number(),

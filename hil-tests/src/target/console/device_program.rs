@@ -18,7 +18,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::target::child::Child;
+use crate::child::Child;
 
 /// How to start it for one board.
 #[derive(Debug, Clone)]
