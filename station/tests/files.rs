@@ -238,123 +238,113 @@ fn a_recipe_is_another_when_a_file_that_it_names_is() {
 
 #[test]
 fn a_bad_recipe_is_told_what_is_wrong_where() {
-    bad_recipe(
-        &[("hilfw.elf", "none.elf")],
-        &["recipe.toml:3: key `flash.image`: there is no file none.elf"],
+    let told = |old: &str, new: &str, complaint: &str| {
+        bad_recipe(&[(old, new)], &[&format!("recipe.toml:{complaint}")]);
+    };
+    told("hilfw.elf", "none.elf", "3: key `flash.image`: there is no file none.elf");
+    told("[boot]", "format = \"srec\"\n[boot]", "4: key `flash.format`: must be \"elf\" or \"hex\"");
+    told(
+        "[flash]",
+        "attempts = 0\n[flash]",
+        "1: key `attempts`: 0 does not fit: number would be zero for non-zero type",
     );
-    bad_recipe(
-        &[("[boot]", "format = \"srec\"\n[boot]")],
-        &["recipe.toml:4: key `flash.format`: must be \"elf\" or \"hex\""],
+    told(
+        "[boot]",
+        "[deadlines]\nflush = \"1s\"\n[boot]",
+        "5: key `deadlines.flush`: unknown key, did you mean `flash`?",
     );
-    bad_recipe(
-        &[("[flash]", "attempts = 0\n[flash]")],
-        &["recipe.toml:1: key `attempts`: 0 does not fit: number would be zero for non-zero type"],
+    told(
+        "3135mV",
+        "3135",
+        "7: key `self-test.limits.rail.min`: has the unit \"\", known are mV uA Hz mdegC count",
     );
-    bad_recipe(
-        &[("[boot]", "[deadlines]\nflush = \"1s\"\n[boot]")],
-        &["recipe.toml:5: key `deadlines.flush`: unknown key, did you mean `flash`?"],
+    told(
+        "3135mV",
+        "3135V",
+        "7: key `self-test.limits.rail.min`: has the unit \"V\", known are mV uA Hz mdegC count",
     );
-    bad_recipe(
-        &[("3135mV", "3135")],
-        &[
-            "recipe.toml:7: key `self-test.limits.rail.min`: has the unit \"\", known are mV uA Hz mdegC count",
-        ],
+    told(
+        "3135mV",
+        "mV",
+        "7: key `self-test.limits.rail.min`: must be an integer and a unit, as in \"3300mV\"",
     );
-    bad_recipe(
-        &[("3135mV", "3135V")],
-        &[
-            "recipe.toml:7: key `self-test.limits.rail.min`: has the unit \"V\", known are mV uA Hz mdegC count",
-        ],
+    told("3135mV", "3135uA", "7: key `self-test.limits.rail.min`: min is in uA, max in mV");
+    told("3135mV", "3466mV", "7: key `self-test.limits.rail.min`: min is above max");
+    told(
+        "sensor-{serial}",
+        "sensor",
+        "9: key `identity.endpoint-name`: must hold {serial}, so that each unit has a name of its own",
     );
-    bad_recipe(
-        &[("3135mV", "mV")],
-        &["recipe.toml:7: key `self-test.limits.rail.min`: must be an integer and a unit, as in \"3300mV\""],
+    told(
+        "sensor-{serial}",
+        "{serial}-{serial}",
+        "9: key `identity.endpoint-name`: with a serial number of 32 characters it is 65 bytes long, at most 64 are allowed",
     );
-    bad_recipe(
-        &[("3135mV", "3135uA")],
-        &["recipe.toml:7: key `self-test.limits.rail.min`: min is in uA, max in mV"],
+    told(
+        "sensor-{serial}",
+        "sensor {serial}",
+        "9: key `identity.endpoint-name`: with a serial number of 32 characters it holds ' ', only A-Z a-z 0-9 . _ - are allowed",
     );
-    bad_recipe(
-        &[("3135mV", "3466mV")],
-        &["recipe.toml:7: key `self-test.limits.rail.min`: min is above max"],
-    );
-    bad_recipe(
-        &[("sensor-{serial}", "sensor")],
-        &[
-            "recipe.toml:9: key `identity.endpoint-name`: must hold {serial}, so that each unit has a name of its own",
-        ],
-    );
-    bad_recipe(
-        &[("sensor-{serial}", "{serial}-{serial}")],
-        &[
-            "recipe.toml:9: key `identity.endpoint-name`: with a serial number of 32 characters it is 65 bytes long, at most 64 are allowed",
-        ],
-    );
-    bad_recipe(
-        &[("sensor-{serial}", "sensor {serial}")],
-        &[
-            "recipe.toml:9: key `identity.endpoint-name`: with a serial number of 32 characters it holds ' ', only A-Z a-z 0-9 . _ - are allowed",
-        ],
-    );
-    bad_recipe(
-        &[("[provision]", "country = \"gb\"\n[provision]")],
-        &["recipe.toml:10: key `identity.country`: must be two capital letters (ISO 3166)"],
+    told(
+        "[provision]",
+        "country = \"gb\"\n[provision]",
+        "10: key `identity.country`: must be two capital letters (ISO 3166)",
     );
     for organization in ["", "A, B", "A=B", &"A".repeat(65)] {
-        bad_recipe(
-            &[("[provision]", &format!("organization = {organization:?}\n[provision]"))],
-            &[
-                "recipe.toml:10: key `identity.organization`: must be 1 to 64 bytes without comma and equals sign",
-            ],
+        told(
+            "[provision]",
+            &format!("organization = {organization:?}\n[provision]"),
+            "10: key `identity.organization`: must be 1 to 64 bytes without comma and equals sign",
         );
     }
     for uri in ["coap://bootstrap.example.com", "coaps://", "coaps://:5684", "coaps:///x", "bootstrap"] {
-        bad_recipe(
-            &[("coaps://bootstrap.example.com:5684", uri)],
-            &["recipe.toml:11: key `provision.server-uri`: must begin with coaps:// and a host"],
+        told(
+            "coaps://bootstrap.example.com:5684",
+            uri,
+            "11: key `provision.server-uri`: must begin with coaps:// and a host",
         );
     }
-    bad_recipe(
-        &[(":5684", ":5684?aid=1")],
-        &[
-            "recipe.toml:11: key `provision.server-uri`: must not name an account (aid): the owner is yet to claim the device",
-        ],
+    told(
+        ":5684",
+        ":5684?aid=1",
+        "11: key `provision.server-uri`: must not name an account (aid): the owner is yet to claim the device",
     );
-    bad_recipe(
-        &[("bootstrap-ca.pem", "hilfw.elf")],
-        &["recipe.toml:12: key `provision.server-ca`: no certificate in PEM at hilfw.elf: no items found"],
+    told(
+        "bootstrap-ca.pem",
+        "hilfw.elf",
+        "12: key `provision.server-ca`: no certificate in PEM at hilfw.elf: no items found",
     );
-    bad_recipe(
-        &[("bootstrap-ca.pem", "none.pem")],
-        &[
-            "recipe.toml:12: key `provision.server-ca`: no certificate in PEM at none.pem: I/O error: No such file or directory (os error 2)",
-        ],
+    told(
+        "bootstrap-ca.pem",
+        "none.pem",
+        "12: key `provision.server-ca`: no certificate in PEM at none.pem: I/O error: No such file or directory (os error 2)",
     );
-    bad_recipe(
-        &[("memory-total-kb = 256", "memory-total-kb = -1")],
-        &["recipe.toml:17: key `provision.memory-total-kb`: -1 does not fit: invalid digit found in string"],
+    told(
+        "memory-total-kb = 256",
+        "memory-total-kb = -1",
+        "17: key `provision.memory-total-kb`: -1 does not fit: invalid digit found in string",
     );
     for offset in ["1:00", "+01:60", "+14:01", "-12:01", "+0１:00"] {
-        bad_recipe(
-            &[("[tag]", &format!("utc-offset = {offset:?}\n[tag]"))],
-            &[
-                "recipe.toml:20: key `provision.utc-offset`: must be from -12:00 to +14:00, written as in \"+01:00\"",
-            ],
+        told(
+            "[tag]",
+            &format!("utc-offset = {offset:?}\n[tag]"),
+            "20: key `provision.utc-offset`: must be from -12:00 to +14:00, written as in \"+01:00\"",
         );
     }
-    bad_recipe(
-        &[("6f1d5a2e-9b0c", "6f1d5a2e")],
-        &["recipe.toml:18: key `provision.vendor-id`: invalid group count: expected 5, found 4"],
+    told(
+        "6f1d5a2e-9b0c",
+        "6f1d5a2e",
+        "18: key `provision.vendor-id`: invalid group count: expected 5, found 4",
     );
-    bad_recipe(
-        &[("https://ex.com/c", "https://example.com/claim?id={enrolment-id}")],
-        &[
-            "recipe.toml:21: key `tag.uri`: makes a message of 232 bytes, an NTAG213 holds 136; shorten uri or record-type",
-        ],
+    told(
+        "https://ex.com/c",
+        "https://example.com/claim?id={enrolment-id}",
+        "21: key `tag.uri`: makes a message of 232 bytes, an NTAG213 holds 136; shorten uri or record-type",
     );
-    bad_recipe(
-        &[("\"ex.com:id\"", "\"\"")],
-        &["recipe.toml:22: key `tag.record-type`: a record type of 0 bytes does not fit its length byte"],
+    told(
+        "\"ex.com:id\"",
+        "\"\"",
+        "22: key `tag.record-type`: a record type of 0 bytes does not fit its length byte",
     );
 }
 
