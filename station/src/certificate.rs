@@ -134,3 +134,192 @@ fn check_key_kind(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CertificateError
     }
     Err(CertificateError::KeyKind)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+        Issuer, KeyPair, PKCS_ECDSA_P384_SHA384, PublicKeyData as _,
+    };
+    use time::{Duration as Span, OffsetDateTime};
+
+    use super::*;
+
+    const CA: IsCa = IsCa::Ca(BasicConstraints::Unconstrained);
+
+    fn endpoint_name() -> EndpointName {
+        "sensor-1".parse().unwrap()
+    }
+
+    fn key() -> KeyPair {
+        KeyPair::generate().unwrap()
+    }
+
+    fn named(names: &[&str]) -> CertificateParams {
+        let mut subject = DistinguishedName::new();
+        // rcgen holds one value of each kind, so the second CN goes by its OID.
+        let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
+        for (kind, name) in kinds.into_iter().zip(names) {
+            subject.push(kind, *name);
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = subject;
+        params
+    }
+
+    fn request(names: &[&str], key: &KeyPair) -> Vec<u8> {
+        named(names).serialize_request(key).unwrap().der().to_vec()
+    }
+
+    /// Its last byte lies in the signature.
+    fn break_signature(der: &mut [u8]) {
+        *der.last_mut().unwrap() ^= 1;
+    }
+
+    fn name_error(found: &str) -> CertificateError {
+        CertificateError::Name { wanted: "sensor-1".to_owned(), found: found.to_owned() }
+    }
+
+    #[test]
+    fn a_request_must_name_the_unit_once_and_be_signed_with_its_p256_key() {
+        let check = |der: &[u8], expected: Result<Vec<u8>, CertificateError>| {
+            assert_eq!(check_request(der, &endpoint_name()), expected);
+        };
+        let key = key();
+        let good = request(&["sensor-1"], &key);
+        let mut broken = good.clone();
+        break_signature(&mut broken);
+        let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+
+        check(&good, Ok(key.subject_public_key_info()));
+        check(&request(&["sensor-2"], &key), Err(name_error("CN=sensor-2")));
+        check(&request(&[], &key), Err(name_error("")));
+        check(&request(&["sensor-1", "sensor-2"], &key), Err(name_error("CN=sensor-1, CN=sensor-2")));
+        check(&request(&["sensor-1", "sensor-1"], &key), Err(name_error("CN=sensor-1, CN=sensor-1")));
+        check(&request(&["sensor-1"], &p384), Err(CertificateError::KeyKind));
+        check(&broken, Err(CertificateError::Signature("the key that it carries")));
+        check(&[&good[..], &[0]].concat(), Err(CertificateError::Unreadable("1 bytes too many".to_owned())));
+        check(&[0; LARGEST_REQUEST + 1], Err(CertificateError::TooLong(LARGEST_REQUEST + 1)));
+        assert!(matches!(
+            check_request(&good[..good.len() - 1], &endpoint_name()),
+            Err(CertificateError::Unreadable(_))
+        ));
+    }
+
+    /// How a certificate comes about; right unless a test changes it.
+    struct Issuance {
+        device: CertificateParams,
+        device_key: KeyPair,
+        ca: CertificateParams,
+        ca_key: KeyPair,
+        /// What comes with the certificate.
+        issuers: Vec<Vec<u8>>,
+        damage: fn(&mut Vec<u8>),
+    }
+
+    impl Issuance {
+        fn right() -> Self {
+            let mut device = named(&["sensor-1"]);
+            device.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            let ca_key = key();
+            let mut ca = named(&["Demo CA"]);
+            ca.is_ca = CA;
+            let issuers = vec![ca.self_signed(&ca_key).unwrap().der().to_vec()];
+            Self { device, device_key: key(), ca, ca_key, issuers, damage: |_| () }
+        }
+
+        fn certificate(&self) -> Vec<u8> {
+            let issuer = Issuer::from_params(&self.ca, &self.ca_key);
+            let mut der = self.device.signed_by(&self.device_key, &issuer).unwrap().der().to_vec();
+            (self.damage)(&mut der);
+            der
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Issuance), expected: Result<(), CertificateError>) {
+        let mut issuance = Issuance::right();
+        let asked_for = issuance.device_key.subject_public_key_info();
+        change(&mut issuance);
+        let found = check_issued(&issuance.certificate(), &issuance.issuers, &asked_for, &endpoint_name());
+        assert_eq!(found, expected);
+    }
+
+    fn living(days: i64) -> impl FnOnce(&mut Issuance) {
+        move |it| it.device.not_after = OffsetDateTime::now_utc() + Span::days(days)
+    }
+
+    #[test]
+    fn a_certificate_that_is_what_was_asked_for_passes() {
+        check(|_| (), Ok(()));
+        check(living(3654), Ok(()));
+    }
+
+    #[test]
+    fn a_certificate_for_another_name_or_key_is_refused() {
+        check(|it| it.device.distinguished_name = named(&["x"]).distinguished_name, Err(name_error("CN=x")));
+        check(
+            |it| it.device.distinguished_name = named(&["sensor-1", "x"]).distinguished_name,
+            Err(name_error("CN=sensor-1, CN=x")),
+        );
+        check(|it| it.device_key = key(), Err(CertificateError::OtherKey));
+        check(
+            |it| it.device_key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(),
+            Err(CertificateError::OtherKey),
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_its_issuer_did_not_sign_is_refused() {
+        let signature = || Err(CertificateError::Signature("the CA that came with it"));
+        check(|it| it.damage = |der| break_signature(der), signature());
+        check(|it| it.ca_key = key(), signature());
+        check(|it| it.ca.distinguished_name = named(&["Other CA"]).distinguished_name, signature());
+        check(
+            |it| {
+                it.ca.is_ca = IsCa::NoCa;
+                it.issuers = vec![it.ca.self_signed(&it.ca_key).unwrap().der().to_vec()];
+            },
+            signature(),
+        );
+        check(|it| it.issuers.clear(), Err(CertificateError::NoIssuer));
+        check(
+            |it| it.damage = |der| der.push(0),
+            Err(CertificateError::Unreadable("1 bytes too many".to_owned())),
+        );
+    }
+
+    #[test]
+    fn a_certificate_that_no_device_should_have_is_refused() {
+        let profile = |text| Err(CertificateError::Profile(text));
+        let not_for_clients = "is not for clients (extended key usage clientAuth)";
+        check(|it| it.device.is_ca = CA, profile("is a CA certificate"));
+        check(|it| it.device.extended_key_usages.clear(), profile(not_for_clients));
+        check(
+            |it| it.device.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth],
+            profile(not_for_clients),
+        );
+        check(living(3652), profile("lives less than ten years"));
+        check(
+            |it| it.device.not_before = OffsetDateTime::now_utc() + Span::hours(1),
+            profile("is not valid yet; check the clocks of station and signer"),
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_checks_panic(der in prop::collection::vec(any::<u8>(), 0..600)) {
+            let _ = check_request(&der, &endpoint_name());
+            let _ = check_issued(&der, std::slice::from_ref(&der), &[], &endpoint_name());
+        }
+
+        #[test]
+        fn no_damaged_request_makes_the_check_panic(at: prop::sample::Index, byte: u8, end: prop::sample::Index) {
+            let mut der = request(&["sensor-1"], &key());
+            let at = at.index(der.len());
+            der[at] = byte;
+            let _ = check_request(&der, &endpoint_name());
+            let _ = check_request(&der[..end.index(der.len())], &endpoint_name());
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use factory_fixtures::{instrument::ImageFormat, probe::Image};
+use factory_fixtures::{instrument::ImageFormat, probe::Image, tag::ndef::NdefError};
 use factory_proto::{
     ids::{EnrolmentId, IdError, RecipeName},
     units::{Limits, Quantity},
@@ -75,6 +75,8 @@ pub(super) fn load(folder: &Path) -> Result<BTreeMap<RecipeName, Arc<Recipe>>, R
             Err(SettingsError::Refused(refused)) => complaints.push(refused.to_string()),
         }
     }
+    // A folder has no order of its own.
+    complaints.sort();
     if complaints.is_empty() { Ok(recipes) } else { Err(RecipeError::Refused(complaints.join("\n"))) }
 }
 
@@ -176,24 +178,23 @@ fn limits(name: &str, file: &mut Table<'_>) -> Option<(String, Limits)> {
 
 fn identity(file: &mut Table<'_>) -> Option<Identity> {
     let endpoint_name = file.required("endpoint-name", text);
-    let organization = file.optional("organization", text);
-    let country = file.optional("country", text);
-    let identity = Identity { endpoint_name: endpoint_name?, organization: organization?, country: country? };
+    let organization: Option<Option<String>> = file.optional("organization", text);
+    let country: Option<Option<String>> = file.optional("country", text);
 
+    if country.iter().flatten().any(|c| c.len() != 2 || !c.bytes().all(|b| b.is_ascii_uppercase())) {
+        file.complain("country", "must be two capital letters (ISO 3166)");
+    }
+    // A comma would begin another attribute in the subject that the device is asked for.
+    if organization.iter().flatten().any(|o| o.is_empty() || o.len() > 64 || o.contains([',', '='])) {
+        file.complain("organization", "must be 1 to 64 bytes without comma and equals sign");
+    }
+    let identity = Identity { endpoint_name: endpoint_name?, organization: organization?, country: country? };
     if !identity.endpoint_name.contains("{serial}") {
         file.complain("endpoint-name", "must hold {serial}, so that each unit has a name of its own");
     }
     // The longest serial number there can be.
     if let Err(error) = identity.fill(&"0".repeat(32)) {
         file.complain("endpoint-name", format!("with a serial number of 32 characters it {error}"));
-    }
-    if identity.country.as_ref().is_some_and(|c| c.len() != 2 || !c.bytes().all(|b| b.is_ascii_uppercase())) {
-        file.complain("country", "must be two capital letters (ISO 3166)");
-    }
-    // A comma would begin another attribute in the subject that the device is asked for.
-    if identity.organization.as_ref().is_some_and(|o| o.is_empty() || o.len() > 64 || o.contains([',', '=']))
-    {
-        file.complain("organization", "must be 1 to 64 bytes without comma and equals sign");
     }
     Some(identity)
 }
@@ -211,6 +212,7 @@ fn tag(file: &mut Table<'_>) -> Option<Tag> {
             ),
         ),
         Ok(_) => {}
+        Err(error @ NdefError::RecordType { .. }) => file.complain("record-type", error.to_string()),
         Err(error) => file.complain("uri", error.to_string()),
     }
     Some(tag)

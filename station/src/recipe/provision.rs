@@ -1,6 +1,7 @@
 //! What a device is given: the bundle, as data.
 
 use std::{
+    fmt::Display,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -9,6 +10,7 @@ use factory_fixtures::fcc::message::{Bundle, CertificateItem, Parameter, Value};
 use factory_settings::{Table, integer, path, text};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use uuid::Uuid;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     record::{Identity, RunOpened},
@@ -49,8 +51,8 @@ impl Provision {
         let vendor_id = file.required("vendor-id", text);
         let class_id = file.required("class-id", text);
 
-        if server_uri.as_ref().is_some_and(|uri| !uri.starts_with("coaps://")) {
-            file.complain("server-uri", "must begin with coaps://");
+        if server_uri.as_ref().is_some_and(|uri| !is_coaps(uri)) {
+            file.complain("server-uri", "must begin with coaps:// and a host");
         }
         if server_uri.as_ref().is_some_and(|uri| uri.contains("?aid=") || uri.contains("&aid=")) {
             file.complain(
@@ -143,13 +145,16 @@ fn id(name: &str, value: Uuid) -> Parameter {
 
 /// One certificate from a PEM file, DER.
 fn read_certificate(file: &Table<'_>, path: &Path) -> Option<Vec<u8>> {
-    match CertificateDer::from_pem_file(path) {
-        Ok(certificate) => Some(certificate.to_vec()),
-        Err(error) => {
-            file.complain("server-ca", format!("no certificate in PEM at {}: {error}", path.display()));
-            None
-        }
-    }
+    let no_certificate = |error: &dyn Display| {
+        file.complain("server-ca", format!("no certificate in PEM at {}: {error}", path.display()));
+    };
+    let der = CertificateDer::from_pem_file(path).inspect_err(|error| no_certificate(error)).ok()?;
+    X509Certificate::from_der(&der).inspect_err(|error| no_certificate(error)).ok()?;
+    Some(der.to_vec())
+}
+
+fn is_coaps(uri: &str) -> bool {
+    uri.strip_prefix("coaps://").is_some_and(|rest| !rest.is_empty() && !rest.starts_with([':', '/', '?']))
 }
 
 /// The device checks the form of this, but not its range.

@@ -1,0 +1,408 @@
+//! What people are told about the station file and the recipes that they wrote.
+
+use std::{fs, time::Duration};
+
+use factory_station::{config::Config, recipe::Recipes, step::Step};
+use rcgen::{CertificateParams, KeyPair};
+use tempfile::TempDir;
+
+const STATION: &str = r#"name = "station-1"
+state = "state"
+recipes = "/etc/factory/recipes"
+signer = "/run/factory/signer.sock"
+listen = "127.0.0.1:7000"
+socket = "/run/factory/station.sock"
+controller = "http://localhost:7001"
+[[nest]]
+name = "nest-1"
+probe = "1366:0101:1"
+console = "/dev/ttyACM0"
+tag-reader = "pn532_uart:/dev/ttyUSB0"
+"#;
+
+const RECIPE: &str = r#"[flash]
+chip = "nRF51822_xxAA"
+image = "hilfw.elf"
+[boot]
+firmware-version = "1.0.0"
+[self-test.limits]
+rail = { min = "3135mV", max = "3465mV" }
+[identity]
+endpoint-name = "sensor-{serial}"
+[provision]
+server-uri = "coaps://bootstrap.example.com:5684"
+server-ca = "bootstrap-ca.pem"
+manufacturer = "Demo Devices"
+model-number = "S-1"
+device-type = "sensor"
+hardware-version = "rev-a"
+memory-total-kb = 256
+vendor-id = "6f1d5a2e-9b0c-4c0e-8a53-0b7f5f0f7a01"
+class-id = "0c9a4f0e-55a1-4e0f-9a8c-5d1f1c2b3a02"
+[tag]
+uri = "https://ex.com/c"
+record-type = "ex.com:id"
+"#;
+
+/// A folder with all that a recipe names, and with this recipe.
+fn folder(recipe: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = CertificateParams::default().self_signed(&KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.path().join("bootstrap-ca.pem"), ca.pem()).unwrap();
+    fs::write(folder.path().join("hilfw.elf"), "an image").unwrap();
+    fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+    folder
+}
+
+fn station(written: &str) -> (TempDir, Result<Config, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("station.toml");
+    fs::write(&path, written).unwrap();
+    let read = Config::read(&path).map_err(|error| error.to_string());
+    (folder, read)
+}
+
+fn recipe(written: &str) -> (TempDir, Result<Recipes, String>) {
+    let folder = folder(written);
+    let read = Recipes::load(folder.path()).map_err(|error| error.to_string());
+    (folder, read)
+}
+
+/// With these words replaced in the good file, these are the complaints.
+fn check<T>(
+    read: impl Fn(&str) -> (TempDir, Result<T, String>),
+    good: &str,
+    changes: &[(&str, &str)],
+    expected: &[&str],
+) {
+    let mut written = good.to_owned();
+    for (old, new) in changes {
+        assert_eq!(written.matches(old).count(), 1, "{old:?} should be there once");
+        written = written.replace(old, new);
+    }
+    let (folder, read) = read(&written);
+    let complaints = read.err().unwrap_or_else(|| panic!("{changes:?} should be refused"));
+    let complaints = complaints.replace(&format!("{}/", folder.path().display()), "");
+    assert_eq!(complaints.lines().collect::<Vec<_>>(), expected, "for {changes:?}");
+}
+
+fn bad_station(changes: &[(&str, &str)], expected: &[&str]) {
+    check(station, STATION, changes, expected);
+}
+
+fn bad_recipe(changes: &[(&str, &str)], expected: &[&str]) {
+    check(recipe, RECIPE, changes, expected);
+}
+
+#[test]
+fn a_good_station_file_means_what_it_says() {
+    let (folder, read) = station(STATION);
+    let config = read.unwrap();
+    assert_eq!(config.name.as_str(), "station-1");
+    assert_eq!(config.state, folder.path().join("state"));
+    assert_eq!(config.listen, "127.0.0.1:7000".parse().unwrap());
+    assert_eq!(config.controller.uri().to_string(), "http://localhost:7001/");
+    assert_eq!(config.drain, Duration::from_secs(60));
+    let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
+    assert_eq!((nest.name.as_str(), nest.console.baud), ("nest-1", 115_200));
+    for address in ["[::1]:7000", "127.8.8.8:1"] {
+        assert!(station(&STATION.replace("127.0.0.1:7000", address)).1.is_ok(), "{address}");
+    }
+    for address in ["http://[::1]:7001", "http://127.0.0.1"] {
+        assert!(station(&STATION.replace("http://localhost:7001", address)).1.is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn a_bad_station_file_is_told_what_is_wrong_where() {
+    let listen =
+        "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet";
+    let controller = "station.toml:7: key `controller`: must be an http:// address on loopback: there is no TLS on this connection yet";
+    bad_station(&[("station-1", "")], &["station.toml:1: key `name`: must not be empty"]);
+    bad_station(
+        &[("station-1", "a/b")],
+        &["station.toml:1: key `name`: holds '/', only A-Z a-z 0-9 . _ - are allowed"],
+    );
+    bad_station(&[("state = \"state\"\n", "")], &["station.toml:1: key `state`: is missing"]);
+    bad_station(
+        &[("127.0.0.1:7000", "localhost")],
+        &["station.toml:5: key `listen`: invalid socket address syntax"],
+    );
+    bad_station(&[("127.0.0.1:7000", "0.0.0.0:7000")], &[listen]);
+    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[controller]);
+    bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[controller]);
+    bad_station(&[("http://localhost:7001", "localhost:7001")], &[controller]);
+    bad_station(
+        &[("[[nest]]", "drain = 5\n[[nest]]")],
+        &["station.toml:8: key `drain`: must be a duration such as \"5s\", not an integer"],
+    );
+    bad_station(
+        &[("console = \"/dev/ttyACM0\"\n", "baud = -1\n")],
+        &[
+            "station.toml:8: key `nest[1].console`: is missing",
+            "station.toml:11: key `nest[1].baud`: -1 does not fit: invalid digit found in string",
+        ],
+    );
+    bad_station(
+        &[("probe =", "prob =")],
+        &[
+            "station.toml:8: key `nest[1].probe`: is missing",
+            "station.toml:10: key `nest[1].prob`: unknown key, did you mean `probe`?",
+        ],
+    );
+}
+
+#[test]
+fn a_station_without_nests_is_refused() {
+    let (head, _) = STATION.split_once("[[nest]]").unwrap();
+    check(station, head, &[], &["station.toml:1: key `nest`: is missing"]);
+    check(
+        station,
+        &format!("{head}nest = []"),
+        &[],
+        &["station.toml:8: key `nest`: there must be at least one"],
+    );
+}
+
+#[test]
+fn no_two_nests_share_a_name_or_an_instrument() {
+    let (head, nest) = STATION.split_once("[[nest]]").unwrap();
+    let twice = format!("{head}[[nest]]{nest}[[nest]]{nest}");
+    check(
+        station,
+        &twice,
+        &[],
+        &[
+            "station.toml:8: key `nest`: two nests have the name \"nest-1\"",
+            "station.toml:8: key `nest`: two nests have the probe \"1366:0101:1\"",
+            "station.toml:8: key `nest`: two nests have the console \"/dev/ttyACM0\"",
+            "station.toml:8: key `nest`: two nests have the tag-reader \"pn532_uart:/dev/ttyUSB0\"",
+        ],
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_station_file_are_told_at_once() {
+    bad_station(
+        &[
+            ("name = \"station-1\"", "name = 1"),
+            ("127.0.0.1", "10.0.0.1"),
+            ("socket =", "sokcet ="),
+            ("\"nest-1\"", "\"..\""),
+        ],
+        &[
+            "station.toml:1: key `name`: must be a string, not an integer",
+            "station.toml:1: key `socket`: is missing",
+            "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet",
+            "station.toml:6: key `sokcet`: unknown key, did you mean `socket`?",
+            "station.toml:9: key `nest[1].name`: must hold a letter or a digit",
+        ],
+    );
+}
+
+#[test]
+fn the_recipe_of_the_virtual_line_loads() {
+    let (_folder, read) = recipe(include_str!("../../hil-tests/scenarios/sensor.toml"));
+    let recipes = read.unwrap();
+    let recipe = recipes.named(&"recipe".parse().unwrap()).unwrap();
+    assert_eq!(recipe.attempts.get(), 2);
+    assert_eq!(recipe.self_test.limits.len(), 6);
+    assert_eq!(recipe.deadline(Step::Provision), Duration::from_secs(5));
+    assert!(recipes.get(&recipe.name, &recipe.digest).is_ok());
+    let error = recipes.get(&recipe.name, &[0; 32]).unwrap_err().to_string();
+    assert_eq!(error, "recipe recipe is not what it was when the work order was opened; open a new order");
+}
+
+#[test]
+fn a_short_recipe_takes_its_defaults() {
+    let (_folder, read) = recipe(RECIPE);
+    let recipes = read.unwrap();
+    let recipe = recipes.named(&"recipe".parse().unwrap()).unwrap();
+    assert_eq!(recipe.attempts.get(), 1);
+    assert_eq!(recipe.deadline(Step::Flash), Duration::from_secs(60));
+    assert_eq!(recipe.deadline(Step::Tag), Duration::from_secs(10));
+}
+
+#[test]
+fn a_recipe_is_another_when_a_file_that_it_names_is() {
+    let folder = folder(RECIPE);
+    let digest = || {
+        let recipes = Recipes::load(folder.path()).unwrap();
+        recipes.named(&"recipe".parse().unwrap()).unwrap().digest
+    };
+    let first = digest();
+    assert_eq!(digest(), first);
+    fs::write(folder.path().join("hilfw.elf"), "another image").unwrap();
+    assert_ne!(digest(), first);
+}
+
+#[test]
+fn a_bad_recipe_is_told_what_is_wrong_where() {
+    let told = |old: &str, new: &str, complaint: &str| {
+        bad_recipe(&[(old, new)], &[&format!("recipe.toml:{complaint}")]);
+    };
+    told(
+        "hilfw.elf",
+        "none.elf",
+        "3: key `flash.image`: none.elf cannot be read: No such file or directory (os error 2)",
+    );
+    told("[boot]", "format = \"srec\"\n[boot]", "4: key `flash.format`: must be \"elf\" or \"hex\"");
+    told(
+        "[flash]",
+        "attempts = 0\n[flash]",
+        "1: key `attempts`: 0 does not fit: number would be zero for non-zero type",
+    );
+    told(
+        "[boot]",
+        "[deadlines]\nflush = \"1s\"\n[boot]",
+        "5: key `deadlines.flush`: unknown key, did you mean `flash`?",
+    );
+    told(
+        "3135mV",
+        "3135",
+        "7: key `self-test.limits.rail.min`: has the unit \"\", known are mV uA Hz mdegC count",
+    );
+    told(
+        "3135mV",
+        "3135V",
+        "7: key `self-test.limits.rail.min`: has the unit \"V\", known are mV uA Hz mdegC count",
+    );
+    told(
+        "3135mV",
+        "mV",
+        "7: key `self-test.limits.rail.min`: must be an integer and a unit, as in \"3300mV\"",
+    );
+    told("3135mV", "3135uA", "7: key `self-test.limits.rail.min`: min is in uA, max in mV");
+    told("3135mV", "3466mV", "7: key `self-test.limits.rail.min`: min is above max");
+    told(
+        "sensor-{serial}",
+        "sensor",
+        "9: key `identity.endpoint-name`: must hold {serial}, so that each unit has a name of its own",
+    );
+    told(
+        "sensor-{serial}",
+        "{serial}-{serial}",
+        "9: key `identity.endpoint-name`: with a serial number of 32 characters it is 65 bytes long, at most 64 are allowed",
+    );
+    told(
+        "sensor-{serial}",
+        "sensor {serial}",
+        "9: key `identity.endpoint-name`: with a serial number of 32 characters it holds ' ', only A-Z a-z 0-9 . _ - are allowed",
+    );
+    told(
+        "[provision]",
+        "country = \"gb\"\n[provision]",
+        "10: key `identity.country`: must be two capital letters (ISO 3166)",
+    );
+    for organization in ["", "A, B", "A=B", &"A".repeat(65)] {
+        told(
+            "[provision]",
+            &format!("organization = {organization:?}\n[provision]"),
+            "10: key `identity.organization`: must be 1 to 64 bytes without comma and equals sign",
+        );
+    }
+    for uri in ["coap://bootstrap.example.com", "coaps://", "coaps://:5684", "coaps:///x", "bootstrap"] {
+        told(
+            "coaps://bootstrap.example.com:5684",
+            uri,
+            "11: key `provision.server-uri`: must begin with coaps:// and a host",
+        );
+    }
+    told(
+        ":5684",
+        ":5684?aid=1",
+        "11: key `provision.server-uri`: must not name an account (aid): the owner is yet to claim the device",
+    );
+    told(
+        "bootstrap-ca.pem",
+        "hilfw.elf",
+        "12: key `provision.server-ca`: no certificate in PEM at hilfw.elf: no items found",
+    );
+    told(
+        "bootstrap-ca.pem",
+        "none.pem",
+        "12: key `provision.server-ca`: no certificate in PEM at none.pem: I/O error: No such file or directory (os error 2)",
+    );
+    told(
+        "memory-total-kb = 256",
+        "memory-total-kb = -1",
+        "17: key `provision.memory-total-kb`: -1 does not fit: invalid digit found in string",
+    );
+    for offset in ["1:00", "+01:60", "+14:01", "-12:01", "+0１:00"] {
+        told(
+            "[tag]",
+            &format!("utc-offset = {offset:?}\n[tag]"),
+            "20: key `provision.utc-offset`: must be from -12:00 to +14:00, written as in \"+01:00\"",
+        );
+    }
+    told(
+        "6f1d5a2e-9b0c",
+        "6f1d5a2e",
+        "18: key `provision.vendor-id`: invalid group count: expected 5, found 4",
+    );
+    told(
+        "https://ex.com/c",
+        "https://example.com/claim?id={enrolment-id}",
+        "21: key `tag.uri`: makes a message of 232 bytes, an NTAG213 holds 136; shorten uri or record-type",
+    );
+    told(
+        "\"ex.com:id\"",
+        "\"\"",
+        "22: key `tag.record-type`: a record type of 0 bytes does not fit its length byte",
+    );
+}
+
+#[test]
+fn a_server_ca_that_is_pem_and_no_certificate_is_refused() {
+    let folder = folder(RECIPE);
+    let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(folder.path().join("bootstrap-ca.pem"), pem).unwrap();
+    let error = Recipes::load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("recipe.toml:12: key `provision.server-ca`: no certificate in PEM at"), "{error}");
+}
+
+#[test]
+fn the_mistakes_of_several_recipes_are_told_at_once_in_the_order_of_their_names() {
+    let folder = folder(RECIPE);
+    for name in ["c", "a", "b"] {
+        fs::write(folder.path().join(format!("{name}.toml")), "flash = 1").unwrap();
+    }
+    let error = Recipes::load(folder.path()).unwrap_err().to_string();
+    let error = error.replace(&format!("{}/", folder.path().display()), "");
+    let mut files: Vec<_> = error.lines().map(|line| line.split(':').next().unwrap()).collect();
+    files.dedup();
+    assert_eq!(files, ["a.toml", "b.toml", "c.toml"], "{error}");
+}
+
+#[test]
+fn all_mistakes_of_a_recipe_are_told_at_once() {
+    bad_recipe(
+        &[
+            ("[boot]\n", ""),
+            ("3135mV", "9V"),
+            ("coaps:", "http:"),
+            ("record-type =", "recordtype ="),
+            ("endpoint-name = \"sensor-{serial}\"", "country = \"gb\""),
+        ],
+        &[
+            "recipe.toml:1: key `boot`: is missing",
+            "recipe.toml:4: key `flash.firmware-version`: unknown key, known here: chip, image, format",
+            "recipe.toml:6: key `self-test.limits.rail.min`: has the unit \"V\", known are mV uA Hz mdegC count",
+            "recipe.toml:7: key `identity.endpoint-name`: is missing",
+            "recipe.toml:8: key `identity.country`: must be two capital letters (ISO 3166)",
+            "recipe.toml:10: key `provision.server-uri`: must begin with coaps:// and a host",
+            "recipe.toml:19: key `tag.record-type`: is missing",
+            "recipe.toml:21: key `tag.recordtype`: unknown key, did you mean `record-type`?",
+        ],
+    );
+}
+
+#[test]
+fn a_recipe_file_must_be_named_like_a_recipe() {
+    let folder = folder(RECIPE);
+    fs::rename(folder.path().join("recipe.toml"), folder.path().join("my recipe.toml")).unwrap();
+    let error = Recipes::load(folder.path()).unwrap_err().to_string();
+    let expected =
+        "the name of the recipe file FOLDER/my recipe.toml holds ' ', only A-Z a-z 0-9 . _ - are allowed";
+    assert_eq!(error, expected.replace("FOLDER", &folder.path().display().to_string()));
+}
