@@ -1,21 +1,15 @@
 //! The station's side of factory-signerd. Knows its API, and nothing of PKCS#11.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use factory_proto::{
     ids::{EndpointName, OrderId},
     signer::{IssueRequest, signer_client::SignerClient},
 };
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
 };
-use tower::service_fn;
 use uuid::Uuid;
 
 /// Why there is no certificate.
@@ -55,14 +49,9 @@ pub struct Signer {
 impl Signer {
     /// `path` is its Unix socket. Does not connect yet.
     pub fn new(path: &Path) -> Self {
-        let socket = path.to_owned();
-        // The URI only fills HTTP's :authority; the connector knows where the signer is.
-        let channel =
-            Endpoint::from_static("http://signer").connect_with_connector_lazy(service_fn(move |_| {
-                let socket = socket.clone();
-                async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
-            }));
-        Self { path: path.to_owned(), client: SignerClient::new(channel) }
+        let socket = format!("unix:{}", path.display());
+        let endpoint = Endpoint::from_shared(socket).expect("tonic takes any path behind unix:");
+        Self { path: path.to_owned(), client: SignerClient::new(endpoint.connect_lazy()) }
     }
 
     /// Asks for a certificate for the key in `request`, a PKCS#10 request in DER.
