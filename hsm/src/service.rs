@@ -8,7 +8,8 @@ use data_encoding::HEXLOWER;
 use factory_proto::{
     DESCRIPTORS,
     signer::{
-        DescribeRequest, DescribeResponse, IssueRequest, IssueResponse,
+        DescribeRequest, DescribeResponse, IssueRequest, IssueResponse, LookupRequest, LookupResponse,
+        SignHeadRequest, SignHeadResponse,
         signer_server::{Signer, SignerServer},
     },
 };
@@ -111,6 +112,17 @@ impl Signer for SignerService {
         }))
     }
 
+    async fn lookup(&self, _: tonic::Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        Err(Status::unimplemented("this signer keeps no ledger yet"))
+    }
+
+    async fn sign_head(
+        &self,
+        _: tonic::Request<SignHeadRequest>,
+    ) -> Result<Response<SignHeadResponse>, Status> {
+        Err(Status::unimplemented("this signer has no provenance key yet"))
+    }
+
     async fn describe(
         &self,
         _: tonic::Request<DescribeRequest>,
@@ -121,6 +133,7 @@ impl Signer for SignerService {
             token_label: token.label.clone(),
             token_serial: token.serial.clone(),
             ca_certificate: self.issuer.ca_certificate().to_vec(),
+            provenance_certificate: Vec::new(),
         }))
     }
 }

@@ -11,6 +11,7 @@ use factory_proto::{
     ids::NestName,
     station::{
         ReportResultsRequest, ReportResultsResponse, Unit, line_controller_client::LineControllerClient,
+        report_results_request::Report,
     },
 };
 use tokio::{
@@ -148,7 +149,11 @@ impl Uplink {
     }
 
     fn request(&self, sequence: Sequence, unit: Unit) -> ReportResultsRequest {
-        ReportResultsRequest { station: self.station.to_string(), sequence: sequence.get(), unit: Some(unit) }
+        ReportResultsRequest {
+            station: self.station.to_string(),
+            sequence: sequence.get(),
+            report: Some(Report::Unit(unit)),
+        }
     }
 
     /// The controller has all up to `number`. Late and repeated acknowledgements are harmless.

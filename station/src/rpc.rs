@@ -82,6 +82,13 @@ impl station_server::Station for StationService {
         Ok(Response::new(messages::AbortUnitResponse {}))
     }
 
+    async fn release_unit(
+        &self,
+        _: Request<messages::ReleaseUnitRequest>,
+    ) -> Answer<messages::ReleaseUnitResponse> {
+        Err(Status::unimplemented("no unit of this station is ever quarantined yet"))
+    }
+
     async fn get_unit(
         &self,
         request: Request<messages::GetUnitRequest>,
@@ -146,7 +153,7 @@ impl station_server::Station for StationService {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
             let run_id = nest.current().await.map_or_else(String::new, |run| run.to_string());
-            nests.push(messages::NestDescription { nest: name.to_string(), run_id });
+            nests.push(messages::NestDescription { nest: name.to_string(), run_id, parked: String::new() });
         }
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
@@ -155,6 +162,7 @@ impl station_server::Station for StationService {
             work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
             recipes: self.shared.recipes.names().map(ToString::to_string).collect(),
             unacknowledged_results: results::backlog(&self.shared.journal).map_err(internal)?,
+            ..Default::default()
         }))
     }
 }

@@ -67,6 +67,7 @@ impl Signer {
             work_order: order.to_string(),
             endpoint_name: endpoint_name.to_string(),
             certificate_request: request.to_vec(),
+            supersedes: String::new(),
         };
         let issued = self.client.clone().issue(request).await.map_err(|status| match status.code() {
             Code::Unavailable => {

@@ -13,6 +13,7 @@ use data_encoding::HEXLOWER;
 use factory_proto::station::{
     Outcome, ReportResultsRequest, ReportResultsResponse, Unit,
     line_controller_server::{LineController, LineControllerServer},
+    report_results_request::Report,
 };
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
@@ -63,7 +64,9 @@ impl Controller {
 
     /// Makes a result durable, unless it is a repetition.
     fn keep(&self, request: ReportResultsRequest) -> Result<u64, Status> {
-        let unit = request.unit.ok_or_else(|| Status::invalid_argument("unit: is missing"))?;
+        let Some(Report::Unit(unit)) = request.report else {
+            return Err(Status::invalid_argument("report: must be a unit"));
+        };
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (request.station, request.sequence);
         if !store.results.contains_key(&key) {
@@ -116,7 +119,7 @@ impl LineController for Controller {
         let controller = self.clone();
         let keep = move |result: Result<ReportResultsRequest, Status>| {
             let acknowledged_sequence = controller.keep(result?)?;
-            Ok(ReportResultsResponse { acknowledged_sequence })
+            Ok(ReportResultsResponse { acknowledged_sequence, ..ReportResultsResponse::default() })
         };
         // As servers in other languages do, it answers the call only when the first message is there.
         let mut results = request.into_inner();

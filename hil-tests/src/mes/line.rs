@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use factory_proto::station::{
-    GetUnitRequest, NestState, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit, WatchEventsRequest,
+    GetUnitRequest, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit, WatchEventsRequest,
     WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
 };
 use tonic::transport::Channel;
@@ -135,7 +135,7 @@ pub async fn make_one(
     loop {
         let event = events.message().await?.context("the station ended the stream of events")?;
         if event.nest == nest
-            && event.event == Some(Event::NestState(NestState { busy: false }))
+            && matches!(&event.event, Some(Event::NestState(state)) if !state.busy)
             && event.run_id.is_empty()
         {
             // The first of these may be older than the run.

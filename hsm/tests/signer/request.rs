@@ -132,5 +132,6 @@ pub fn issue(certificate_request: Vec<u8>) -> IssueRequest {
         work_order: "WO-1".to_owned(),
         endpoint_name: ENDPOINT.to_owned(),
         certificate_request,
+        supersedes: String::new(),
     }
 }

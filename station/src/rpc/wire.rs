@@ -52,7 +52,7 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
     let (run_id, serial) =
         event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
     let what = match event.what {
-        What::Nest { busy } => event::Event::NestState(wire::NestState { busy }),
+        What::Nest { busy } => event::Event::NestState(wire::NestState { busy, parked: String::new() }),
         What::Accepted { order } => {
             event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
         }
@@ -68,7 +68,12 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
         }),
         What::Closed(ended, why) => {
             let (failing_step, reason) = stopped(why.as_ref());
-            event::Event::RunClosed(wire::RunClosed { outcome: outcome(ended), failing_step, reason })
+            event::Event::RunClosed(wire::RunClosed {
+                outcome: outcome(ended),
+                failing_step,
+                reason,
+                quarantine: None,
+            })
         }
     };
     wire::WatchEventsResponse {
@@ -86,7 +91,7 @@ pub fn nest_state(nest: &NestName, run: Option<RunId>) -> wire::WatchEventsRespo
         time: Some(SystemTime::now().into()),
         nest: nest.to_string(),
         run_id: run.map_or_else(String::new, |run| run.to_string()),
-        event: Some(event::Event::NestState(wire::NestState { busy: run.is_some() })),
+        event: Some(event::Event::NestState(wire::NestState { busy: run.is_some(), parked: String::new() })),
         ..wire::WatchEventsResponse::default()
     }
 }

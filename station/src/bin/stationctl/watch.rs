@@ -9,6 +9,7 @@ pub async fn watch(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let mut events = station.watch_events(WatchEventsRequest {}).await.map_err(refused)?.into_inner();
     while let Some(message) = events.message().await.map_err(refused)? {
         let text = match message.event {
+            Some(Event::NestState(state)) if !state.parked.is_empty() => format!("parked: {}", state.parked),
             Some(Event::NestState(state)) => if state.busy { "busy" } else { "free" }.to_owned(),
             Some(Event::RunAccepted(accepted)) => format!("accepted for {}", accepted.work_order),
             Some(Event::StepStarted(step)) => format!("{} …", step.step),
@@ -21,6 +22,10 @@ pub async fn watch(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
             }
             Some(Event::RunClosed(closed)) => {
                 format!("{} {} {}", outcome(closed.outcome), closed.failing_step, closed.reason)
+            }
+            Some(Event::RunResumed(resumed)) => {
+                let resumption = resumed.resumption.unwrap_or_default();
+                format!("left in {:?}, goes on with {:?}", resumption.left_in, resumption.resumed_at)
             }
             Some(Event::Missed(missed)) => format!("{missed} events were missed"),
             // A newer station tells something that this tool does not know.
