@@ -36,10 +36,11 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let subject = arguments.faults.csr_subject.clone();
+    let faults = arguments.faults.at_start(&arguments.storage);
+    let subject = faults.csr_subject.clone();
     let device = Device::start(&arguments.storage, arguments.keep_storage, subject)?;
     let transport = if arguments.tcp { Transport::Tcp } else { Transport::Serial };
-    let line = Line { device, transport, faults: arguments.faults, noise: arguments.log_noise, answered: 0 };
+    let line = Line { device, transport, faults, noise: arguments.log_noise, answered: 0 };
     let end = match transport {
         Transport::Serial => serve_serial(line)?,
         Transport::Tcp => serve_tcp(line)?,
