@@ -10,7 +10,7 @@ use factory_proto::{
 use tokio::sync::broadcast;
 
 use crate::{
-    record::{RunId, RunOpened, Stopped},
+    record::{Quarantine, Resumption, RunId, RunOpened, Stopped},
     step::Step,
 };
 
@@ -49,8 +49,10 @@ pub enum What {
     StepEnded(Step, Outcome),
     /// A step goes on.
     Progress(Step, Progress),
+    /// A run that the station's end had left open goes on.
+    Resumed(Resumption),
     /// A run ended, and its result is durable.
-    Closed(Outcome, Option<Stopped>),
+    Closed(Outcome, Option<Stopped>, Option<Quarantine>),
 }
 
 /// Where events go.

@@ -12,18 +12,24 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    books::OpenRun,
     config::NestSettings,
     events::{Events, What},
     orders::{OrderError, Orders, Place},
+    phase::Phase,
     recipe::{Recipe, RecipeError, Recipes},
-    record::{Record, RunId, RunOpened},
+    record::{Findings, Record, RunId, RunOpened},
     rig::Rig,
     signer::Signer,
     step::Stop,
     units::Units,
 };
 
+mod left;
+mod resume;
 mod worker;
+
+pub use left::Left;
 
 /// What all nests share.
 #[derive(Clone)]
@@ -100,15 +106,24 @@ pub struct Nest {
 }
 
 impl Nest {
-    /// Sets up a nest; its task ends after [`Nest::drain`].
-    pub fn open(settings: &NestSettings, program: &Path, shared: Shared, tasks: &TaskTracker) -> Self {
+    /// Sets up a nest; its task ends after [`Nest::drain`]. A run that was `left` in it is ended before it takes
+    /// another unit.
+    pub fn open(
+        settings: &NestSettings,
+        program: &Path,
+        shared: Shared,
+        left: Option<Left>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (mailbox, mail) = mpsc::channel(16);
         let rig = Rig::new(settings, program);
         let name = settings.name.clone();
-        tasks.spawn(
-            Keeper { name: name.clone(), shared, state: State::Free(Box::new(rig)), draining: false }
-                .keep(mail),
-        );
+        let state = State::Free(Box::new(rig));
+        let mut keeper = Keeper { name: name.clone(), shared, state, draining: false };
+        if let Some(Left { open, recipe, place }) = left {
+            keeper.occupy(open, true, recipe, place);
+        }
+        tasks.spawn(keeper.keep(mail));
         Self { name, mailbox }
     }
 
@@ -254,18 +269,23 @@ impl Keeper {
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
         self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
-        self.occupy(run, recipe, place);
+        let open = OpenRun {
+            phase: Phase::Between { run: run.clone(), done: None },
+            run,
+            findings: Findings::default(),
+        };
+        self.occupy(open, false, recipe, place);
         Ok(start.run)
     }
 
     /// Lends the instruments to a worker.
-    fn occupy(&mut self, run: RunOpened, recipe: Arc<Recipe>, place: Place) {
-        let stop = Stop::default();
+    fn occupy(&mut self, open: OpenRun, left: bool, recipe: Arc<Recipe>, place: Place) {
+        let (run, stop) = (open.run.clone(), Stop::default());
         let state = mem::replace(&mut self.state, State::OutOfOrder);
         self.state = match state {
             State::Free(rig) => {
-                let work = worker::work(run.clone(), recipe, place, rig, self.shared.clone(), stop.clone());
-                State::Busy { run, stop, work: tokio::spawn(work) }
+                let work = worker::Work { open, left, recipe, place, stop: stop.clone() };
+                State::Busy { run, stop, work: tokio::spawn(worker::work(work, rig, self.shared.clone())) }
             }
             busy => busy,
         };

@@ -84,9 +84,12 @@ impl station_server::Station for StationService {
 
     async fn release_unit(
         &self,
-        _: Request<messages::ReleaseUnitRequest>,
+        request: Request<messages::ReleaseUnitRequest>,
     ) -> Answer<messages::ReleaseUnitResponse> {
-        Err(Status::unimplemented("no unit of this station is ever quarantined yet"))
+        let released = command::release(request.into_inner())?;
+        tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
+        self.shared.orders.release(released).await.map_err(order_refused)?;
+        Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
     async fn get_unit(
@@ -189,9 +192,11 @@ fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
         OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
-        OrderError::Unknown(_) => Status::not_found(text),
+        OrderError::Unknown(_) | OrderError::NotQuarantined(_) => Status::not_found(text),
         OrderError::Full { .. } => Status::resource_exhausted(text),
-        OrderError::Passed(_) | OrderError::Running { .. } => Status::failed_precondition(text),
+        OrderError::Passed(_) | OrderError::Running { .. } | OrderError::Quarantined { .. } => {
+            Status::failed_precondition(text)
+        }
         OrderError::Journal(error) => internal(error),
     }
 }
