@@ -11,8 +11,9 @@ use prost_types::{Duration, Timestamp};
 
 use crate::{
     events::{Event, What},
+    nest::Look,
     orders::Order,
-    record::{Findings, Identity, RunClosed, RunId, RunOpened, StepEnded, Stopped},
+    record::{Findings, Identity, RunClosed, RunOpened, StepEnded, Stopped},
     units::Unit,
 };
 
@@ -53,6 +54,7 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
         event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
     let what = match event.what {
         What::Nest { busy } => event::Event::NestState(wire::NestState { busy, parked: String::new() }),
+        What::Parked { reason } => event::Event::NestState(wire::NestState { busy: false, parked: reason }),
         What::Accepted { order } => {
             event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
         }
@@ -86,12 +88,13 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
 }
 
 /// What a nest is doing now.
-pub fn nest_state(nest: &NestName, run: Option<RunId>) -> wire::WatchEventsResponse {
+pub fn nest_state(nest: &NestName, look: Look) -> wire::WatchEventsResponse {
+    let state = wire::NestState { busy: look.run.is_some(), parked: look.parked.unwrap_or_default() };
     wire::WatchEventsResponse {
         time: Some(SystemTime::now().into()),
         nest: nest.to_string(),
-        run_id: run.map_or_else(String::new, |run| run.to_string()),
-        event: Some(event::Event::NestState(wire::NestState { busy: run.is_some(), parked: String::new() })),
+        run_id: look.run.map_or_else(String::new, |run| run.to_string()),
+        event: Some(event::Event::NestState(state)),
         ..wire::WatchEventsResponse::default()
     }
 }
