@@ -1,7 +1,7 @@
 //! Instruments whose processes die, hang and come back: what a real station makes of it.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::Path,
     time::{Duration, Instant},
 };
@@ -108,8 +108,11 @@ async fn no_instrument_outlives_a_station_that_is_killed() -> anyhow::Result<()>
         Flashing,
         Stopped,
         HungInItsLibrary,
+        // The end of its standard input would end it; but somebody else holds that open.
+        Deaf,
     }
-    for moment in [Moment::Idle, Moment::Flashing, Moment::Stopped, Moment::HungInItsLibrary] {
+    use Moment::{Deaf, Flashing, HungInItsLibrary, Idle, Stopped};
+    for moment in [Idle, Flashing, Stopped, HungInItsLibrary, Deaf] {
         let folder = tempfile::tempdir()?;
         let (mut rig, mut station) = line(folder.path(), &["A"]).await?;
         let mut events = events(&mut station).await?;
@@ -117,16 +120,22 @@ async fn no_instrument_outlives_a_station_that_is_killed() -> anyhow::Result<()>
         let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
         assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
         first(&mut events, "A", |event| matches!(event, Event::RunClosed(_)).then_some(())).await?;
-        if !matches!(moment, Moment::Idle) {
+        if !matches!(moment, Idle | Deaf) {
             line::lay(&rig, "A", &Assembly::sound(2))?;
             line::start(&mut station, "WO-1", "A", "SN0002").await?;
             first(&mut events, "A", programs).await?;
         }
+        let mut held = Vec::new();
         match moment {
-            Moment::Idle | Moment::Flashing => {}
-            Moment::Stopped => rig.instrument("probe")?.signal(Signal::SIGSTOP)?,
+            Idle | Flashing => {}
+            Stopped => rig.instrument("probe")?.signal(Signal::SIGSTOP)?,
             // probe-rs waits for ever for an answer of its network probe.
-            Moment::HungInItsLibrary => rig.simulator("A", Simulator::Target)?.signal(Signal::SIGSTOP)?,
+            HungInItsLibrary => rig.simulator("A", Simulator::Target)?.signal(Signal::SIGSTOP)?,
+            Deaf => {
+                for instrument in rig.instruments()? {
+                    held.push(File::options().write(true).open(format!("/proc/{}/fd/0", instrument.pid))?);
+                }
+            }
         }
         let instruments = rig.instruments()?;
         assert_eq!(instruments.len(), 2, "{moment:?}");
@@ -138,6 +147,7 @@ async fn no_instrument_outlives_a_station_that_is_killed() -> anyhow::Result<()>
             );
         }
         assert_eq!(rig.instruments()?.len(), 0, "{moment:?}");
+        drop(held);
     }
     Ok(())
 }
@@ -176,6 +186,26 @@ async fn an_instrument_that_is_stopped_is_noticed_long_before_its_steps_deadline
     let unit = closed(&mut station, &mut events, &run).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     assert!(log(&rig)?.contains("gave no sign of life for 3 s"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_library_that_is_only_slow_is_waited_for() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (rig, mut station) = line(folder.path(), &["A"]).await?;
+    let mut events = events(&mut station).await?;
+    line::lay(&rig, "A", &Assembly::sound(1))?;
+    let run = line::start(&mut station, "WO-1", "A", "SN0001").await?;
+    first(&mut events, "A", programs).await?;
+    let target = rig.simulator("A", Simulator::Target)?;
+    target.signal(Signal::SIGSTOP)?;
+    let probe = rig.instrument("probe")?;
+    // The library says nothing for longer than its process may be silent.
+    assert!(!probe.has_ended_within(Duration::from_secs(4))?, "a process that says it lives was given up");
+    target.signal(Signal::SIGCONT)?;
+    let unit = closed(&mut station, &mut events, &run).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    assert_eq!(rig.instrument("probe")?.pid, probe.pid);
     Ok(())
 }
 
