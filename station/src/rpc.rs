@@ -127,7 +127,7 @@ impl station_server::Station for StationService {
         let service = self.clone();
         tokio::spawn(async move {
             for nest in service.nests.values() {
-                let state = wire::nest_state(nest.name(), nest.current().await);
+                let state = wire::nest_state(nest.name(), nest.look().await);
                 if to_watcher.send(Ok(state)).await.is_err() {
                     return;
                 }
@@ -155,8 +155,12 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::DescribeStationResponse> {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
-            let run_id = nest.current().await.map_or_else(String::new, |run| run.to_string());
-            nests.push(messages::NestDescription { nest: name.to_string(), run_id, parked: String::new() });
+            let look = nest.look().await;
+            nests.push(messages::NestDescription {
+                nest: name.to_string(),
+                run_id: look.run.map_or_else(String::new, |run| run.to_string()),
+                parked: look.parked.unwrap_or_default(),
+            });
         }
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
@@ -183,7 +187,7 @@ fn start_refused(error: StartError) -> Status {
         StartError::Recipe(error) => recipe_refused(error),
         StartError::Journal(error) => internal(error),
         StartError::Reused => Status::already_exists(error.to_string()),
-        StartError::Busy { .. } => Status::failed_precondition(error.to_string()),
+        StartError::Busy { .. } | StartError::Parked { .. } => Status::failed_precondition(error.to_string()),
         StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
     }
 }

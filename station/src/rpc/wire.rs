@@ -12,7 +12,8 @@ use prost_types::{Duration, Timestamp};
 use crate::{
     books::Order,
     events::{Event, What},
-    record::{Findings, Identity, Quarantine, Resumption, RunClosed, RunId, RunOpened, StepEnded, Stopped},
+    nest::Look,
+    record::{Findings, Identity, Quarantine, Resumption, RunClosed, RunOpened, StepEnded, Stopped},
     step::Step,
     units::Unit,
 };
@@ -55,6 +56,7 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
         event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
     let what = match event.what {
         What::Nest { busy } => event::Event::NestState(wire::NestState { busy, parked: String::new() }),
+        What::Parked { reason } => event::Event::NestState(wire::NestState { busy: false, parked: reason }),
         What::Accepted { order } => {
             event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
         }
@@ -92,12 +94,13 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
 }
 
 /// What a nest is doing now.
-pub fn nest_state(nest: &NestName, run: Option<RunId>) -> wire::WatchEventsResponse {
+pub fn nest_state(nest: &NestName, look: Look) -> wire::WatchEventsResponse {
+    let state = wire::NestState { busy: look.run.is_some(), parked: look.parked.unwrap_or_default() };
     wire::WatchEventsResponse {
         time: Some(SystemTime::now().into()),
         nest: nest.to_string(),
-        run_id: run.map_or_else(String::new, |run| run.to_string()),
-        event: Some(event::Event::NestState(wire::NestState { busy: run.is_some(), parked: String::new() })),
+        run_id: look.run.map_or_else(String::new, |run| run.to_string()),
+        event: Some(event::Event::NestState(state)),
         ..wire::WatchEventsResponse::default()
     }
 }
