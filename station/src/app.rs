@@ -13,7 +13,6 @@ use factory_journal::{Journal, JournalError, Options};
 use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::Notify,
     time::timeout,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
@@ -28,7 +27,7 @@ use crate::{
     orders::Orders,
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
-    results::Uplink,
+    results::{Backlog, Uplink},
     rpc::StationService,
     signer::Signer,
     units::Units,
@@ -78,6 +77,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
     recovery::close_open_runs(&journal).await?;
     let shared = Shared {
+        backlog: Backlog::count(&journal)?,
         units: Units::new(journal.clone()),
         orders: Orders::recover(journal.clone())?,
         signer: Signer::new(&config.signer),
@@ -94,12 +94,11 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());
     nest_tasks.close();
 
-    let acknowledged = Arc::new(Notify::new());
     let uplink = Uplink {
         station: config.name.clone(),
         controller: config.controller.clone(),
         journal: shared.journal.clone(),
-        acknowledged: acknowledged.clone(),
+        backlog: shared.backlog.clone(),
     };
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
@@ -115,12 +114,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     };
     info!("station drains");
     drain(&nests, &nest_tasks, config.drain).await;
-    let sent = async {
-        while crate::results::backlog(&shared.journal).is_ok_and(|waiting| waiting > 0) {
-            acknowledged.notified().await;
-        }
-    };
-    if timeout(LAST_RESULTS, sent).await.is_err() {
+    if timeout(LAST_RESULTS, shared.backlog.delivered()).await.is_err() {
         warn!("results stay in the journal until the controller is back");
     }
     stop_uplink.cancel();

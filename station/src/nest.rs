@@ -17,6 +17,7 @@ use crate::{
     orders::{OrderError, Orders, Place},
     recipe::{Recipe, RecipeError, Recipes},
     record::{Record, RunId, RunOpened},
+    results::Backlog,
     rig::Rig,
     signer::Signer,
     step::Stop,
@@ -40,6 +41,8 @@ pub struct Shared {
     pub signer: Signer,
     /// Who watches.
     pub events: Events,
+    /// What waits for the controller.
+    pub backlog: Backlog,
 }
 
 /// A unit is to be made in a nest.

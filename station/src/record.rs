@@ -10,7 +10,7 @@ use factory_proto::{
     outcome::Outcome,
     units::{Limits, Quantity},
 };
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 use uuid::Uuid;
 
 use crate::step::Step;
@@ -65,13 +65,19 @@ pub enum Record {
     /// A run has ended, and this is its result.
     #[n(5)]
     RunClosed(#[n(0)] Box<RunClosed>),
+    /// What the log was up to a record, signed.
+    #[n(9)]
+    HeadSigned(#[n(0)] HeadSigned),
+    /// The controller will never take a report, and it was set aside.
+    #[n(10)]
+    ReportRefused(#[n(0)] ReportRefused),
 }
 
 impl Record {
-    /// The run that it belongs to.
+    /// The run whose story it continues.
     pub fn run(&self) -> Option<RunId> {
         match self {
-            Self::OrderOpened(_) => None,
+            Self::OrderOpened(_) | Self::HeadSigned(_) | Self::ReportRefused(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
             Self::IssuanceAsked(asked) => Some(asked.run),
@@ -95,6 +101,10 @@ impl factory_journal::Record for Record {
             Self::StepStarted(_) | Self::IssuanceAsked(_) | Self::Issued(_) => {
                 Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() }
             }
+            Self::ReportRefused(refused) => {
+                Keys { run: refused.run.map(|run| run.to_string()), ..Keys::default() }
+            }
+            Self::HeadSigned(_) => Keys::default(),
         }
     }
 }
@@ -193,6 +203,34 @@ pub struct RunClosed {
     /// What was found out on the way.
     #[n(4)]
     pub findings: Findings,
+}
+
+/// What the log was up to a record, signed by the signer's provenance key.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct HeadSigned {
+    /// What was signed: see `factory_proto::head`.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub statement: Vec<u8>,
+    /// ECDSA on P-256 with SHA-256, DER.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+    /// The provenance key's certificate first, DER.
+    #[n(2)]
+    pub certificates: Vec<ByteVec>,
+}
+
+/// The controller will never take a report, and it was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ReportRefused {
+    /// The record that was reported.
+    #[n(0)]
+    pub sequence: u64,
+    /// The run whose result it is; absent for a report that is no result.
+    #[cbor(n(1), with = "cbor::optional_text")]
+    pub run: Option<RunId>,
+    /// The controller's words, at most 500 characters.
+    #[n(2)]
+    pub reason: String,
 }
 
 /// Where and why a run did not pass.

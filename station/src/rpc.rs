@@ -17,7 +17,6 @@ use crate::{
     orders::OrderError,
     recipe::RecipeError,
     record::{OrderOpened, RunId},
-    results,
     units::Unit,
 };
 
@@ -155,13 +154,16 @@ impl station_server::Station for StationService {
             let run_id = nest.current().await.map_or_else(String::new, |run| run.to_string());
             nests.push(messages::NestDescription { nest: name.to_string(), run_id, parked: String::new() });
         }
+        let standing = self.shared.backlog.standing();
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nests,
             work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
             recipes: self.shared.recipes.names().map(ToString::to_string).collect(),
-            unacknowledged_results: results::backlog(&self.shared.journal).map_err(internal)?,
+            unacknowledged_results: standing.results,
+            oldest_unacknowledged: standing.oldest.map(Into::into),
+            refused_results: standing.refused.iter().map(wire::refused).collect(),
             ..Default::default()
         }))
     }

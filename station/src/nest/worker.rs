@@ -61,16 +61,12 @@ async fn close(run: &RunOpened, ended: Result<(), Ended>, findings: Findings, pl
         Ok(()) => (Outcome::Pass, None),
         Err(ended) => (ended.outcome, Some(ended.stopped)),
     };
-    let closed = RunClosed {
-        opened: run.clone(),
-        ended: SystemTime::now(),
-        outcome,
-        stopped: stopped.clone(),
-        findings,
-    };
-    if let Err(error) = shared.journal.append(Record::RunClosed(Box::new(closed))).await {
+    let ended = SystemTime::now();
+    let closed = RunClosed { opened: run.clone(), ended, outcome, stopped: stopped.clone(), findings };
+    match shared.journal.append(Record::RunClosed(Box::new(closed))).await {
+        Ok(sequence) => shared.backlog.closed(sequence, ended),
         // Without a durable result nobody is shown anything; recovery closes the run after a restart.
-        return error!(%error, "the result could not be made durable");
+        Err(error) => return error!(%error, "the result could not be made durable"),
     }
     match outcome {
         Outcome::Pass => place.keep(),

@@ -1,3 +1,5 @@
+use std::time::{Duration, SystemTime};
+
 use factory_proto::station::{DescribeStationRequest, station_client::StationClient};
 use tonic::transport::Channel;
 
@@ -6,7 +8,15 @@ use crate::connect::refused;
 pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let answer = station.describe_station(DescribeStationRequest {}).await.map_err(refused)?.into_inner();
     println!("station {} {}", answer.station, answer.version);
-    println!("results without acknowledgement: {}", answer.unacknowledged_results);
+    let since = answer.oldest_unacknowledged.and_then(|time| SystemTime::try_from(time).ok());
+    let since = since.map_or_else(String::new, |time| format!(", the oldest {} old", age(time)));
+    println!("results without acknowledgement: {}{since}", answer.unacknowledged_results);
+    for refused in answer.refused_results {
+        println!(
+            "refused by the controller: {} (run {}): {}",
+            refused.sequence, refused.run_id, refused.reason
+        );
+    }
     println!("recipes: {}", answer.recipes.join(", "));
     for nest in answer.nests {
         let state = if nest.run_id.is_empty() { "free" } else { &nest.run_id };
@@ -19,4 +29,9 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
         );
     }
     Ok(())
+}
+
+/// To the second: nobody needs more of a backlog.
+fn age(time: SystemTime) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(time.elapsed().unwrap_or_default().as_secs()))
 }
