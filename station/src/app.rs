@@ -25,6 +25,7 @@ use crate::{
     events::Events,
     nest::{Nest, Shared},
     orders::Orders,
+    provenance::{Notary, Trouble},
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
     results::{Backlog, Uplink},
@@ -103,7 +104,25 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
 
-    let service = StationService { name: config.name.clone(), nests: nests.clone(), shared: shared.clone() };
+    let trouble = Trouble::default();
+    let notary = Notary {
+        station: config.name.clone(),
+        state: config.state.clone(),
+        journal: shared.journal.clone(),
+        signer: shared.signer.clone(),
+        backlog: shared.backlog.clone(),
+        occasions: config.provenance.clone(),
+        trouble: trouble.clone(),
+    };
+    let stop_notary = CancellationToken::new();
+    let notary = tokio::spawn(notary.run(stop_notary.clone()));
+
+    let service = StationService {
+        name: config.name.clone(),
+        nests: nests.clone(),
+        shared: shared.clone(),
+        provenance: trouble,
+    };
     let stop_server = CancellationToken::new();
     let mut server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
     info!(station = %config.name, nests = nests.len(), listen = %config.listen, "station is up");
@@ -114,12 +133,14 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     };
     info!("station drains");
     drain(&nests, &nest_tasks, config.drain).await;
+    stop_notary.cancel();
+    let _ = notary.await;
     if timeout(LAST_RESULTS, shared.backlog.delivered()).await.is_err() {
         warn!("results stay in the journal until the controller is back");
     }
     stop_uplink.cancel();
     stop_server.cancel();
-    // Neither task can fail in a way that matters any more, and a client that does not hang up is left behind.
+    // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
     if server_ended.is_none() {
         let _ = timeout(LAST_CALLS, server).await;

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     nest::{Nest, Shared, StartError},
     orders::OrderError,
+    provenance::Trouble,
     recipe::RecipeError,
     record::{OrderOpened, RunId},
     units::Unit,
@@ -32,6 +33,8 @@ pub struct StationService {
     pub nests: Arc<BTreeMap<NestName, Nest>>,
     /// What the nests share.
     pub shared: Shared,
+    /// Whether heads of the log are signed.
+    pub provenance: Trouble,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -163,6 +166,7 @@ impl station_server::Station for StationService {
             recipes: self.shared.recipes.names().map(ToString::to_string).collect(),
             unacknowledged_results: standing.results,
             oldest_unacknowledged: standing.oldest.map(Into::into),
+            provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             ..Default::default()
         }))

@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use factory_proto::{
+    head::HeadStatement,
     ids::{EndpointName, OrderId},
-    signer::{IssueRequest, signer_client::SignerClient},
+    signer::{IssueRequest, SignHeadRequest, signer_client::SignerClient},
 };
 use tonic::{
-    Code,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
 use uuid::Uuid;
+
+use crate::record::HeadSigned;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,12 @@ pub enum SignerError {
     /// It does not sign this.
     #[error("the signer refused: {0}")]
     Refused(String),
+    /// It signed a head of this log that lies ahead of the log.
+    #[error(
+        "the signer knows a newer head of this log than the log itself, which was rolled back or restored from an old copy; \
+         stop the station and restore the newest copy: {0}"
+    )]
+    Behind(String),
 }
 
 /// A certificate as it came back.
@@ -69,13 +78,39 @@ impl Signer {
             certificate_request: request.to_vec(),
             supersedes: String::new(),
         };
-        let issued = self.client.clone().issue(request).await.map_err(|status| match status.code() {
-            Code::Unavailable => {
-                SignerError::Unreachable { path: self.path.clone(), reason: status.message().to_owned() }
-            }
-            _ => SignerError::Refused(status.message().to_owned()),
-        })?;
+        let issued = self.client.clone().issue(request).await.map_err(|status| self.refused(&status))?;
         let issued = issued.into_inner();
         Ok(Certified { certificate: issued.certificate, issuers: issued.issuers })
+    }
+    /// Asks for a signature under what the log is. What comes back is not checked.
+    pub async fn sign_head(&self, head: &HeadStatement) -> Result<HeadSigned, SignerError> {
+        let request = SignHeadRequest {
+            station: head.station.clone(),
+            log_id: head.log_id.to_vec(),
+            first_sequence: head.first_sequence,
+            last_sequence: head.last_sequence,
+            chain_hash: head.chain_hash.to_vec(),
+            merkle_root: head.merkle_root.to_vec(),
+            closed_runs: head.closed_runs,
+            time: head.time,
+        };
+        let signed = self.client.clone().sign_head(request).await.map_err(|status| match status.code() {
+            Code::FailedPrecondition => SignerError::Behind(status.message().to_owned()),
+            _ => self.refused(&status),
+        })?;
+        let signed = signed.into_inner();
+        Ok(HeadSigned {
+            statement: signed.statement,
+            signature: signed.signature,
+            certificates: signed.certificates.into_iter().map(Into::into).collect(),
+        })
+    }
+
+    fn refused(&self, status: &Status) -> SignerError {
+        let reason = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable => SignerError::Unreachable { path: self.path.clone(), reason },
+            _ => SignerError::Refused(reason),
+        }
     }
 }

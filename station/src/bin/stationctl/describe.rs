@@ -17,6 +17,9 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
             refused.sequence, refused.run_id, refused.reason
         );
     }
+    if !answer.provenance_trouble.is_empty() {
+        println!("no heads of the log are signed: {}", answer.provenance_trouble);
+    }
     println!("recipes: {}", answer.recipes.join(", "));
     for nest in answer.nests {
         let state = if nest.run_id.is_empty() { "free" } else { &nest.run_id };
