@@ -60,6 +60,13 @@ async fn main() -> anyhow::Result<()> {
         [role, folder, address, results] if role == "uplink" => {
             uplink(Path::new(folder), address.parse()?, results.parse()?).await
         }
+        [role, folder, results] if role == "alone" => {
+            let journal = Arc::new(Journal::open(folder, Options::default())?);
+            let backlog = Backlog::count(&journal)?;
+            make(&journal, &backlog, results.parse()?).await?;
+            println!("memory of the same without an uplink       {} KiB", memory("VmRSS")?);
+            Ok(())
+        }
         [results] => measure(results.parse()?).await,
         _ => measure(RESULTS).await,
     }
@@ -91,6 +98,14 @@ async fn measure(results: u64) -> anyhow::Result<()> {
         }
     }
     ensure!(child.wait()?.success(), "the uplink's process failed");
+
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let alone = Command::new(env::current_exe()?)
+        .arg("alone")
+        .arg(folder.path())
+        .arg(results.to_string())
+        .status()?;
+    ensure!(alone.success(), "the process without an uplink failed");
     Ok(())
 }
 
@@ -110,22 +125,7 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
     let stop = CancellationToken::new();
     let trying = tokio::spawn(uplink().run(stop.clone()));
     let begun = Instant::now();
-    let mut nests = JoinSet::new();
-    for nest in 0..NESTS {
-        let (journal, backlog) = (journal.clone(), backlog.clone());
-        nests.spawn(async move {
-            for number in (nest..results).step_by(NESTS as usize) {
-                let closed = closed(number);
-                let ended = closed.ended;
-                let sequence = journal.append(Record::RunClosed(Box::new(closed))).await?;
-                backlog.closed(sequence, ended);
-            }
-            anyhow::Ok(())
-        });
-    }
-    while let Some(nest) = nests.join_next().await {
-        nest??;
-    }
+    make(&journal, &backlog, results).await?;
     let elapsed = begun.elapsed();
     ensure!(backlog.standing().results == results, "the backlog is wrong: {:?}", backlog.standing());
     println!("results made while the controller is away  {results}, {:.0} /s", rate(results, elapsed));
@@ -156,6 +156,27 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
         "delivered, of the bare stream's speed      {:.2}",
         bare.as_secs_f64() / delivered.as_secs_f64()
     );
+    Ok(())
+}
+
+/// Nests that close their runs all at once.
+async fn make(journal: &Arc<Journal<Record>>, backlog: &Backlog, results: u64) -> anyhow::Result<()> {
+    let mut nests = JoinSet::new();
+    for nest in 0..NESTS {
+        let (journal, backlog) = (journal.clone(), backlog.clone());
+        nests.spawn(async move {
+            for number in (nest..results).step_by(NESTS as usize) {
+                let closed = closed(number);
+                let ended = closed.ended;
+                let sequence = journal.append(Record::RunClosed(Box::new(closed))).await?;
+                backlog.closed(sequence, ended);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(nest) = nests.join_next().await {
+        nest??;
+    }
     Ok(())
 }
 

@@ -1,5 +1,8 @@
 //! What the log proves, and what is found when somebody was at it.
 
+#[path = "provenance/notary.rs"]
+mod notary;
+
 use std::{fs, path::Path, process::Command, time::SystemTime};
 
 use factory_journal::{
@@ -80,8 +83,12 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     fn open(dir: &Path, signer: &'a Signer, runs: u128) -> Self {
-        let journal = Journal::open(dir, Options::default()).unwrap();
-        let draft = Draft::open(dir, "line-1".to_owned()).unwrap();
+        Self::with(Options::default(), dir, signer, runs)
+    }
+
+    fn with(options: Options, dir: &Path, signer: &'a Signer, runs: u128) -> Self {
+        let journal = Journal::open(dir, options).unwrap();
+        let draft = Draft::open(dir, "line-1".to_owned(), journal.last()).unwrap();
         Self { journal, draft, signer, runs }
     }
 
@@ -270,6 +277,35 @@ async fn bytes_that_were_changed_or_cut_off_are_found_at_their_record() {
     zeros(&Forger::read(folder.path()), &mut bytes);
     fs::write(folder.path().join(SEGMENT), bytes).unwrap();
     assert_eq!(findings(&audit(folder.path(), &[], &[]).unwrap()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_log_of_many_segments_is_one_and_a_missing_one_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::named("provenance");
+    let trusted = std::slice::from_ref(&signer.certificate);
+    // A result takes about 400 bytes: two make a segment.
+    let mut log = Log::with(Options { segment_size: 700 }, folder.path(), &signer, 0);
+    for _ in 0..3 {
+        log.close_runs(5).await;
+        log.sign_head().await;
+    }
+    // A draft that is begun in the middle comes to the same.
+    log.draft = Draft::open(folder.path(), "line-1".to_owned(), log.journal.last()).unwrap();
+    log.close_runs(5).await;
+    log.sign_head().await;
+    drop(log);
+    let sound = audit(folder.path(), trusted, &[]).unwrap();
+    assert_eq!(findings(&sound), [""; 0]);
+    assert_eq!((sound.closed_runs, sound.heads.len()), (20, 4));
+    assert!(sound.segments > 8, "{}", sound.segments);
+
+    let segments = factory_station::provenance::chain::segments(folder.path()).unwrap();
+    let ((first, gone), (next, _)) = (&segments[3], &segments[4]);
+    fs::remove_file(gone).unwrap();
+    let found = findings(&audit(folder.path(), trusted, &[]).unwrap());
+    let expected = format!("records {first} to {} are missing", next.get() - 1);
+    assert!(found[0].contains(&expected), "{expected}: {found:#?}");
 }
 
 #[tokio::test]

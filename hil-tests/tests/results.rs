@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use anyhow::Context as _;
 use factory_hil_tests::{
     mes::{
         controller::Controller,
@@ -13,8 +14,11 @@ use factory_hil_tests::{
 use factory_proto::station::{
     DescribeStationRequest, DescribeStationResponse, station_client::StationClient,
 };
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::timeout};
 use tonic::{Code, transport::Channel};
+
+// Ten times what it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_sim-target")).parent().expect("a program lies in a folder")
@@ -64,6 +68,10 @@ impl Line {
 
     /// Waits until the station knows that no result waits.
     async fn delivered(&mut self) -> anyhow::Result<DescribeStationResponse> {
+        timeout(PATIENCE, self.until_delivered()).await.context("results still wait")?
+    }
+
+    async fn until_delivered(&mut self) -> anyhow::Result<DescribeStationResponse> {
         loop {
             let description = self.describe().await?;
             if description.unacknowledged_results == 0 {

@@ -76,6 +76,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let listeners = listeners(&config).await?;
     let recipes = Arc::new(Recipes::load(&config.recipes)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
+    let opened_at = journal.last();
     recovery::close_open_runs(&journal).await?;
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
@@ -109,6 +110,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         station: config.name.clone(),
         state: config.state.clone(),
         journal: shared.journal.clone(),
+        opened_at,
         signer: shared.signer.clone(),
         backlog: shared.backlog.clone(),
         occasions: config.provenance.clone(),

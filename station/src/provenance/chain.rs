@@ -120,9 +120,14 @@ impl Chain {
         Ok(Self { dir, segments, current, reader: None, next: None, found: VecDeque::new() })
     }
 
-    /// The record that comes next; `None` before the first.
-    pub fn next_record(&self) -> Option<Sequence> {
-        self.next.map(|(next, _)| next)
+    /// Forgets what was read ahead: the log may have grown over it.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn refresh(&mut self) -> Result<(), ProvenanceError> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        let sought = reader.file.seek(SeekFrom::Start(reader.offset));
+        sought.map(drop).map_err(ProvenanceError::io("read", &reader.path))
     }
 
     /// The next step; `None` at the end of the log, where later calls go on if it has grown.
@@ -250,7 +255,6 @@ impl Reader {
     fn read(&mut self) -> std::io::Result<Found> {
         let prefix = self.take(PREFIX_LEN)?;
         if prefix.iter().all(|byte| *byte == 0) && self.only_zeros_follow()? {
-            // What is written here later must not be hidden by what was read ahead.
             self.file.seek(SeekFrom::Start(self.offset))?;
             return Ok(Found::End);
         }

@@ -55,12 +55,13 @@ pub(super) fn kept(link: &Link) -> Result<Kept, String> {
 }
 
 impl Draft {
-    /// Begins behind the last head in the log in `dir`, or with its first record. Blocks.
+    /// Begins behind the last head in the log in `dir`, or with its first record; looks no further than record
+    /// `until`, which must be durable. Blocks.
     ///
     /// # Errors
     /// The log cannot be read.
-    pub fn open(dir: &Path, station: String) -> Result<Self, ProvenanceError> {
-        let last = last_head(dir)?;
+    pub fn open(dir: &Path, station: String, until: Sequence) -> Result<Self, ProvenanceError> {
+        let last = last_head(dir, until)?;
         let first = last.as_ref().map_or(Sequence::START, |last| last.last_sequence.into()).next();
         let chain = Chain::open(dir, first)?;
         let closed_runs = last.as_ref().map_or(0, |last| last.closed_runs);
@@ -78,18 +79,14 @@ impl Draft {
         self.leaves.is_empty()
     }
 
-    /// How many records there are behind the last head, if `last` is the last.
-    pub fn waiting(&self, last: Sequence) -> u64 {
-        (last.get() + 1).saturating_sub(self.first.get())
-    }
-
     /// Takes in more records, up to and with `until`, which must be durable, but never more than `most` in all.
     /// Blocks.
     ///
     /// # Errors
     /// The log cannot be read, or is not sound.
     pub fn gather(&mut self, until: Sequence, most: usize) -> Result<(), ProvenanceError> {
-        while self.leaves.len() < most && self.chain.next_record().is_none_or(|next| next <= until) {
+        self.chain.refresh()?;
+        while self.leaves.len() < most && self.first.get() + self.leaves.len() as u64 <= until.get() {
             let link = match self.chain.step()? {
                 Some(Step::Link(link)) => link,
                 Some(Step::Flaw(flaw)) => return Err(ProvenanceError::Damaged(flaw)),
@@ -133,22 +130,21 @@ impl Draft {
     }
 }
 
-/// What the last head in a log says. It lies near the end, so the segments are read from the last one back.
-fn last_head(dir: &Path) -> Result<Option<HeadStatement>, ProvenanceError> {
+/// What the last head up to record `until` says. It lies near the end, so the segments are read from the last one
+/// back.
+fn last_head(dir: &Path, until: Sequence) -> Result<Option<HeadStatement>, ProvenanceError> {
     let segments = chain::segments(dir)?;
-    for (index, (first, path)) in segments.iter().enumerate().rev() {
-        let behind = segments.get(index + 1).map(|(first, _)| *first);
-        let mut chain = Chain::open(dir, *first)?;
-        let mut last = None;
-        while let Some(step) = chain.step()? {
-            let link = match step {
-                Step::Link(link) if behind == Some(link.frame.sequence) => break,
-                Step::Link(link) => link,
-                Step::Flaw(flaw) if flaw.place.segment == *path => {
-                    return Err(ProvenanceError::Damaged(flaw));
-                }
-                Step::Flaw(_) => break,
+    let mut end = until.next();
+    for (first, _) in segments.into_iter().rev().filter(|(first, _)| *first <= until) {
+        let mut chain = Chain::open(dir, first)?;
+        let (mut last, mut next) = (None, first);
+        while next < end {
+            let link = match chain.step()? {
+                Some(Step::Link(link)) => link,
+                Some(Step::Flaw(flaw)) => return Err(ProvenanceError::Damaged(flaw)),
+                None => break,
             };
+            next = link.frame.sequence.next();
             if let Ok(Kept::Head(head)) = kept(&link) {
                 last = Some(head);
             }
@@ -156,6 +152,7 @@ fn last_head(dir: &Path) -> Result<Option<HeadStatement>, ProvenanceError> {
         if let Some(head) = last {
             return Ok(Some(HeadStatement::decode(&head.statement).map_err(super::signed::HeadError::from)?));
         }
+        end = first;
     }
     Ok(None)
 }

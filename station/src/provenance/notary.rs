@@ -117,6 +117,8 @@ pub struct Notary {
     pub state: PathBuf,
     /// The log.
     pub journal: Arc<Journal<Record>>,
+    /// The last record that was there when the log was opened, before this station wrote any.
+    pub opened_at: Sequence,
     /// Who signs.
     pub signer: Signer,
     /// Is told of each head, and tells of each result.
@@ -133,10 +135,11 @@ impl Notary {
         let mut draft = None;
         let mut seen = Sequence::START;
         let mut next_end = shift::next(&self.occasions.shift_ends, SystemTime::now());
-        // What there is to do at the start is done at once.
-        let mut all = false;
+        // The first head ends where the log did when it was opened: should it have been rolled back, then the signer
+        // knows a newer one, however fast the log has grown since.
+        let (mut all, mut until) = (true, self.opened_at);
         loop {
-            if let Err(error) = self.serve(&mut draft, all, &stop).await {
+            if let Err(error) = self.serve(&mut draft, all, until, &stop).await {
                 error!(reason = factory_fixtures::fault::chain(&error), "no head will be signed any more");
                 return stop.cancelled().await;
             }
@@ -145,15 +148,18 @@ impl Notary {
                     seen = newest;
                     false
                 }
-                () = sleep(until(next_end)) => next_end.is_some_and(|end| end <= SystemTime::now()),
+                () = sleep(nap(next_end)) => next_end.is_some_and(|end| end <= SystemTime::now()),
                 () = stop.cancelled() => break,
             };
             if all {
                 next_end = shift::next(&self.occasions.shift_ends, SystemTime::now());
             }
+            // What comes meanwhile, heads among it, is for the next time.
+            until = self.journal.last();
         }
         let never = CancellationToken::new();
-        match timeout(FAREWELL, self.catch_up(&mut draft, true, &never)).await {
+        let last = self.journal.last();
+        match timeout(FAREWELL, self.catch_up(&mut draft, true, last, &never)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 warn!(
@@ -170,6 +176,7 @@ impl Notary {
         &self,
         draft: &mut Option<Draft>,
         all: bool,
+        until: Sequence,
         stop: &CancellationToken,
     ) -> Result<(), NotaryError> {
         let pauses = ExponentialBuilder::default()
@@ -178,7 +185,7 @@ impl Notary {
             .with_jitter()
             .without_max_times();
         let mut pause = pauses.build();
-        while let Err(error) = self.catch_up(draft, all, stop).await {
+        while let Err(error) = self.catch_up(draft, all, until, stop).await {
             let reason = factory_fixtures::fault::chain(&error);
             self.trouble.set(Some(reason.clone()));
             if error.is_final() {
@@ -194,7 +201,7 @@ impl Notary {
         Ok(())
     }
 
-    /// Makes a head of every so many records, and of the rest if `all` is wanted.
+    /// Makes a head of every so many records up to `until`, and of the rest if `all` is wanted.
     ///
     /// Only the signer is not waited for once the station stops: a head that is being journalled must be known to
     /// be there before another one may cover the same records.
@@ -202,12 +209,11 @@ impl Notary {
         &self,
         draft: &mut Option<Draft>,
         all: bool,
+        until: Sequence,
         stop: &CancellationToken,
     ) -> Result<(), NotaryError> {
-        // What comes while this goes on, heads among it, is for the next time.
-        let last = self.journal.last();
         loop {
-            let gathered = self.gather(mem::take(draft), last).await?;
+            let gathered = self.gather(mem::take(draft), until).await?;
             let enough = gathered.len() >= self.occasions.every || all && !gathered.is_empty();
             let statement = gathered.statement().filter(|_| enough);
             let gathered = draft.insert(gathered);
@@ -232,7 +238,7 @@ impl Notary {
         let gathered = spawn_blocking(move || {
             let mut draft = match draft {
                 Some(draft) => draft,
-                None => Draft::open(&state, station)?,
+                None => Draft::open(&state, station, until)?,
             };
             draft.gather(until, every)?;
             Ok::<_, ProvenanceError>(draft)
@@ -242,7 +248,7 @@ impl Notary {
 }
 
 /// How long to sleep for `end`, but never for long.
-fn until(end: Option<SystemTime>) -> Duration {
+fn nap(end: Option<SystemTime>) -> Duration {
     let left = end.and_then(|end| end.duration_since(SystemTime::now()).ok());
     left.map_or(if end.is_some() { Duration::ZERO } else { GLANCE }, |left| left.min(GLANCE))
 }

@@ -34,7 +34,8 @@ enum Act {
 
 #[derive(Args)]
 struct Log {
-    /// The folder that holds the log's segments; the station may run.
+    /// The folder that holds the log's segments. While the station runs, the record that it is just writing may
+    /// look cut off.
     #[arg(long)]
     state: PathBuf,
     /// A PEM file with the provenance key's certificate, or that of a CA above it. Without it, each head is only
