@@ -131,6 +131,10 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
     println!("results made while the controller is away  {results}, {:.0} /s", rate(results, elapsed));
     println!("journal                                    {} MiB", size(folder)? >> 20);
     println!("memory before, after                       {at_rest} KiB, {} KiB", memory("VmRSS")?);
+    let begun = Instant::now();
+    let counted = Backlog::count(&journal)?.standing();
+    ensure!(counted.results == results, "the journal says otherwise: {counted:?}");
+    println!("counted anew, as at a start                in {:.2} s", begun.elapsed().as_secs_f64());
     // Whoever tried meanwhile may be in his longest pause; a fresh one begins at once.
     stop.cancel();
     trying.await?;

@@ -1,181 +1,30 @@
 //! What the log proves, and what is found when somebody was at it.
 
+#[path = "provenance/log.rs"]
+mod log;
 #[path = "provenance/notary.rs"]
 mod notary;
+#[path = "provenance/station.rs"]
+mod station;
 
-use std::{fs, path::Path, process::Command, time::SystemTime};
+use std::{fs, path::Path, process::Command};
 
-use factory_journal::{
-    Journal, Options, Sequence,
-    segment::{Frame, HEADER_LEN, Hash, PREFIX_LEN, Prefix},
-};
-use factory_proto::{ids::EnrolmentId, outcome::Outcome};
+use factory_journal::Options;
 use factory_station::{
     provenance::{
         audit::{Audit, audit},
+        chain,
         draft::Draft,
         proof, signed,
     },
-    record::{Findings, HeadSigned, Identity, Record, RunClosed, RunId, RunOpened},
+    record::{HeadSigned, Record},
 };
+use log::{Forger, Log, SEGMENT, Signer, closed, run, write};
 use minicbor::bytes::ByteVec;
-use rcgen::{CertificateParams, DnType, KeyPair, SigningKey as _};
-use uuid::Uuid;
+use proptest::prelude::*;
 
-/// Who signs heads in these tests.
-struct Signer {
-    key: KeyPair,
-    certificate: Vec<u8>,
-}
-
-impl Signer {
-    fn named(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let certificate = params.self_signed(&key).unwrap().der().to_vec();
-        Self { key, certificate }
-    }
-
-    fn sign(&self, statement: Vec<u8>) -> HeadSigned {
-        let signature = self.key.sign(&statement).unwrap();
-        HeadSigned { statement, signature, certificates: vec![ByteVec::from(self.certificate.clone())] }
-    }
-}
-
-fn run(number: u128) -> RunId {
-    RunId::of_command(Uuid::from_u128(number))
-}
-
-fn closed(number: u128) -> Record {
-    let fingerprint = [u8::try_from(number).unwrap(); 32];
-    Record::RunClosed(Box::new(RunClosed {
-        opened: RunOpened {
-            run: run(number),
-            order: "WO-1".parse().unwrap(),
-            serial: format!("SN{number:04}").parse().unwrap(),
-            nest: "A".parse().unwrap(),
-            recipe_digest: [0; 32],
-            started: SystemTime::UNIX_EPOCH,
-        },
-        ended: SystemTime::UNIX_EPOCH,
-        outcome: Outcome::Pass,
-        stopped: None,
-        findings: Findings {
-            identity: Some(Identity {
-                endpoint_name: format!("sensor-{number}").parse().unwrap(),
-                certificate: vec![0x30; 100],
-                fingerprint,
-                enrolment_id: EnrolmentId::of_fingerprint(&fingerprint),
-            }),
-            ..Findings::default()
-        },
-    }))
-}
-
-/// A log being written, as a station and its signer do.
-struct Log<'a> {
-    journal: Journal<Record>,
-    draft: Draft,
-    signer: &'a Signer,
-    runs: u128,
-}
-
-impl<'a> Log<'a> {
-    fn open(dir: &Path, signer: &'a Signer, runs: u128) -> Self {
-        Self::with(Options::default(), dir, signer, runs)
-    }
-
-    fn with(options: Options, dir: &Path, signer: &'a Signer, runs: u128) -> Self {
-        let journal = Journal::open(dir, options).unwrap();
-        let draft = Draft::open(dir, "line-1".to_owned(), journal.last()).unwrap();
-        Self { journal, draft, signer, runs }
-    }
-
-    async fn close_runs(&mut self, count: u128) {
-        for _ in 0..count {
-            self.runs += 1;
-            self.journal.append(closed(self.runs)).await.unwrap();
-        }
-    }
-
-    async fn sign_head(&mut self) -> HeadSigned {
-        self.draft.gather(self.journal.last(), 256).unwrap();
-        let head = self.signer.sign(self.draft.statement().unwrap().encode());
-        self.journal.append(Record::HeadSigned(head.clone())).await.unwrap();
-        self.draft.begin_next();
-        head
-    }
-}
-
-/// Records 1 to 5 are results and 6 is the head over them; 7, 8, 10 and 11 are results, 9 is a cursor, 12 is the head
-/// over 6 to 11; 13 and 14 are results without a head. Gives the second head.
-async fn write(dir: &Path, signer: &Signer) -> HeadSigned {
-    let mut log = Log::open(dir, signer, 0);
-    log.close_runs(5).await;
-    log.sign_head().await;
-    log.close_runs(2).await;
-    log.journal.advance("controller", Sequence::from(5)).await.unwrap();
-    log.close_runs(2).await;
-    let head = log.sign_head().await;
-    log.close_runs(2).await;
-    head
-}
-
-const SEGMENT: &str = "segment-00000000000000000001.log";
-
-/// The records of the log's one segment, for somebody who knows its format and has all the time in the world.
-struct Forger {
-    header: Vec<u8>,
-    frames: Vec<Frame>,
-}
-
-impl Forger {
-    fn read(dir: &Path) -> Self {
-        let bytes = fs::read(dir.join(SEGMENT)).unwrap();
-        let (header, mut rest) = bytes.split_at(HEADER_LEN);
-        let mut frames = Vec::new();
-        while let Some((prefix, behind)) = rest.split_first_chunk::<PREFIX_LEN>() {
-            let (body, behind) = behind.split_at(Prefix::decode(*prefix).unwrap().length);
-            frames.push(Frame::decode(body).unwrap());
-            rest = behind;
-        }
-        Self { header: header.to_vec(), frames }
-    }
-
-    /// Numbers and chains everything anew, so that nothing inside the log shows what was done.
-    fn rechain(&mut self) {
-        let mut previous = Hash::default();
-        for (number, frame) in (1..).zip(&mut self.frames) {
-            (frame.sequence, frame.previous) = (Sequence::from(number), previous);
-            previous = frame.encode(&mut Vec::new());
-        }
-    }
-
-    /// Checksums are always right.
-    fn write(&self, dir: &Path) {
-        let mut bytes = self.header.clone();
-        for frame in &self.frames {
-            frame.encode(&mut bytes);
-        }
-        fs::write(dir.join(SEGMENT), bytes).unwrap();
-    }
-
-    /// Where a record begins in the file.
-    fn offset(&self, record: usize) -> usize {
-        let mut bytes = self.header.clone();
-        for frame in &self.frames[..record - 1] {
-            frame.encode(&mut bytes);
-        }
-        bytes.len()
-    }
-
-    fn change(&mut self, record: usize) {
-        // A digit of the serial number: the record can still be read.
-        let payload = &mut self.frames[record - 1].payload;
-        let at = payload.windows(2).position(|bytes| bytes == b"SN").unwrap();
-        payload[at + 5] ^= 1;
-    }
+fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_sim-target")).parent().expect("a program lies in a folder")
 }
 
 fn findings(audit: &Audit) -> Vec<String> {
@@ -279,6 +128,28 @@ async fn bytes_that_were_changed_or_cut_off_are_found_at_their_record() {
     assert_eq!(findings(&audit(folder.path(), &[], &[]).unwrap()), [""; 0]);
 }
 
+#[test]
+fn no_changed_bit_and_no_cut_within_a_record_goes_unnoticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::named("provenance");
+    tokio::runtime::Runtime::new().unwrap().block_on(write(folder.path(), &signer));
+    let (file, log) = (folder.path().join(SEGMENT), Forger::read(folder.path()));
+    let whole = fs::read(&file).unwrap();
+    let ends: Vec<usize> = (1..=14).map(|record| log.offset(record)).chain([whole.len()]).collect();
+    let is_found = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        !audit(folder.path(), &[], &[]).unwrap().findings.is_empty()
+    };
+    assert!(!is_found(&whole));
+    proptest!(|(at: prop::sample::Index, bit in 0..8u8)| {
+        let at = at.index(whole.len());
+        let mut changed = whole.clone();
+        changed[at] ^= 1 << bit;
+        prop_assert!(is_found(&changed), "byte {at}");
+        prop_assert!(ends.contains(&at) || is_found(&whole[..at]), "cut at {at}");
+    });
+}
+
 #[tokio::test]
 async fn a_log_of_many_segments_is_one_and_a_missing_one_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -300,7 +171,7 @@ async fn a_log_of_many_segments_is_one_and_a_missing_one_is_named() {
     assert_eq!((sound.closed_runs, sound.heads.len()), (20, 4));
     assert!(sound.segments > 8, "{}", sound.segments);
 
-    let segments = factory_station::provenance::chain::segments(folder.path()).unwrap();
+    let segments = chain::segments(folder.path()).unwrap();
     let ((first, gone), (next, _)) = (&segments[3], &segments[4]);
     fs::remove_file(gone).unwrap();
     let found = findings(&audit(folder.path(), trusted, &[]).unwrap());
@@ -447,4 +318,63 @@ fn openssl_agrees(folder: &Path, head: &HeadSigned, expected: bool) {
     fs::write(path("key"), key.stdout).unwrap();
     let verified = openssl(&["dgst", "-sha256", "-verify", "key", "-signature", "signature", "statement"]);
     assert_eq!(verified.status.success(), expected, "{}", String::from_utf8_lossy(&verified.stderr));
+}
+
+/// What `stationctl provenance` says, and whether it ends with 0.
+fn stationctl(arguments: &[&str]) -> (bool, String) {
+    let ended = Command::new(programs().join("stationctl")).arg("provenance").args(arguments).output();
+    let ended = ended.expect("stationctl is built");
+    let said = [ended.stdout, ended.stderr].concat();
+    (ended.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn the_command_says_what_it_found_and_ends_accordingly() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let signer = Signer::named("provenance");
+    write(&folder.path().join("journal"), &signer).await;
+    let (state, ca) = (path("journal"), path("provenance.pem"));
+    signer.write_certificate(Path::new(&ca));
+    let check = |arguments: &[&str], ends_well: bool, says: &[&str]| {
+        let (ended_well, said) = stationctl(arguments);
+        assert_eq!(ended_well, ends_well, "{arguments:?}: {said}");
+        for words in says {
+            assert!(said.contains(words), "{arguments:?} should say {words:?}: {said}");
+        }
+    };
+    check(
+        &["heads", "--state", &state, "--export", &path("heads")],
+        true,
+        &["record 6: 1 to 5, 5 runs", "right"],
+    );
+    let head = path("heads/line-1-00000000000000000011.json");
+    let verify = ["verify", "--state", &state, "--certificate", &ca, "--head", &head];
+    let sound = ["records 1 to 14 in 1 segments, 11 runs closed", "heads: 2, of which 2", "nothing is wrong"];
+    check(&verify, true, &sound);
+    check(
+        &["verify", "--state", &state],
+        true,
+        &["who signed was not checked", "only a head from the MES shows"],
+    );
+
+    let (seventh, proof) = (run(7).to_string(), path("proof.json"));
+    check(&["prove", "--state", &state, "--run", &seventh, "--out", &proof], true, &["proves"]);
+    check(
+        &["prove", "--state", &state, "--run", &seventh, "--out", &proof],
+        false,
+        &["a file that is not there"],
+    );
+    let proven = ["serial SN0007", "outcome PASS", "enrolment id A-07:07", "record 8 of its log", "line-1"];
+    check(&["check", &proof, "--certificate", &ca], true, &proven);
+
+    let mut forger = Forger::read(&folder.path().join("journal"));
+    forger.change(3);
+    forger.rechain();
+    forger.write(&folder.path().join("journal"));
+    check(&verify, false, &["WRONG: records 1 to 5 (segment-", "the log is not what it was"]);
+    check(&["verify", "--state", &path("nothing")], false, &["cannot list"]);
+    check(&["verify", "--state", &path("heads")], false, &["holds no segment of a log"]);
+    check(&["verify", "--state", &state, "--head", &ca], false, &["is no file of a signed head"]);
+    check(&["check", &head, "--certificate", &ca], false, &["is no proof"]);
 }

@@ -24,24 +24,27 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Server};
 
-use super::{Signer, closed, findings};
+use super::{
+    findings,
+    log::{Forger, Signer, closed},
+};
 
 /// Signs heads as factory-signerd does; knows nothing else.
 #[derive(Clone)]
-struct SignerDaemon {
-    signer: Arc<Signer>,
+pub struct SignerDaemon {
+    pub signer: Arc<Signer>,
     /// The newest head that it signed.
     newest: Arc<Mutex<Option<HeadStatement>>>,
     asked: Arc<watch::Sender<usize>>,
 }
 
 impl SignerDaemon {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (newest, asked) = (Arc::default(), Arc::new(watch::channel(0).0));
         Self { signer: Arc::new(Signer::named("provenance")), newest, asked }
     }
 
-    fn serve(&self, socket: &Path) -> JoinHandle<Result<(), tonic::transport::Error>> {
+    pub fn serve(&self, socket: &Path) -> JoinHandle<Result<(), tonic::transport::Error>> {
         let _ = std::fs::remove_file(socket);
         let incoming = UnixListenerStream::new(UnixListener::bind(socket).unwrap());
         let server = Server::builder().add_service(signer_server::SignerServer::new(self.clone()));
@@ -214,11 +217,11 @@ async fn a_crash_after_the_signature_and_before_its_record_leaves_no_gap() {
     station.close_runs(16).await;
     station.head_at(17).await;
     station.crash().await;
-    let segment = folder.path().join("journal").join(super::SEGMENT);
-    let mut forger = super::Forger::read(&folder.path().join("journal"));
+    let journal = folder.path().join("journal");
+    let mut forger = Forger::read(&journal);
     forger.frames.truncate(16);
-    forger.write(segment.parent().unwrap());
-    std::fs::remove_dir_all(folder.path().join("journal/index")).unwrap();
+    forger.write(&journal);
+    std::fs::remove_dir_all(journal.join("index")).unwrap();
 
     let station = Station::start(folder.path());
     assert_eq!(station.head_at(17).await.last_sequence, 16);
@@ -239,7 +242,7 @@ async fn a_log_that_was_rolled_back_is_noticed_and_gets_no_head_any_more() {
     station.stop().await;
 
     let journal = folder.path().join("journal");
-    let mut forger = super::Forger::read(&journal);
+    let mut forger = Forger::read(&journal);
     forger.frames.truncate(10);
     forger.write(&journal);
     std::fs::remove_dir_all(journal.join("index")).unwrap();

@@ -99,10 +99,17 @@ impl Draft {
             if link.frame.sequence < self.first {
                 continue;
             }
+            let wrong = |what| {
+                let (place, record) = (link.place.clone(), link.frame.sequence);
+                ProvenanceError::Damaged(chain::Flaw { place, record, what })
+            };
+            let expected = self.first.get() + self.leaves.len() as u64;
+            if link.frame.sequence.get() != expected {
+                return Err(wrong(format!("record {expected} should come first, and no head covers it yet")));
+            }
             self.leaves.push(link.hash);
             self.time = link.frame.time;
-            let what = |what| chain::Flaw { place: link.place.clone(), record: link.frame.sequence, what };
-            let kept = kept(&link).map_err(|why| ProvenanceError::Damaged(what(why)))?;
+            let kept = kept(&link).map_err(wrong)?;
             self.closed_runs += u64::from(matches!(kept, Kept::Closed));
         }
         Ok(())
