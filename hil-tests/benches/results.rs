@@ -150,7 +150,11 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
     ensure!(backlog.standing().results == 0, "the backlog is wrong: {:?}", backlog.standing());
     println!("delivered                                  {:.0} /s", rate(results, delivered));
     println!("memory after, at its highest               {} KiB, {} KiB", memory("VmRSS")?, memory("VmHWM")?);
-    println!("syncs while delivering                     {}", journal.statistics().syncs - syncs);
+    println!(
+        "cursor records, syncs while delivering     {}, {}",
+        journal.last().get() - results,
+        journal.statistics().syncs - syncs
+    );
     stop.cancel();
     delivering.await?;
 

@@ -18,6 +18,7 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
@@ -200,12 +201,25 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
 async fn routes(service: StationService) -> Result<Routes, AppError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<StationServer<StationService>>().await;
+    tokio::spawn(tell_of_provenance(reporter, service.provenance.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let station = StationServer::new(service).max_decoding_message_size(LARGEST_MESSAGE);
     Ok(Routes::new(station).add_service(health).add_service(reflection))
+}
+
+/// Health has a service of this name that is not served while no heads of the log are signed.
+const PROVENANCE: &str = "provenance";
+
+async fn tell_of_provenance(reporter: HealthReporter, trouble: Trouble) {
+    let mut known = trouble.get();
+    loop {
+        let status = if known.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status(PROVENANCE, status).await;
+        known = trouble.other_than(&known).await;
+    }
 }
 
 async fn serve(

@@ -11,6 +11,10 @@ use factory_hil_tests::{
 };
 use factory_proto::station::{DescribeStationRequest, station_client::StationClient};
 
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
 use super::{notary::SignerDaemon, programs, stationctl};
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -79,6 +83,10 @@ async fn a_state_folder_that_was_put_back_is_noticed_by_station_and_mes() -> any
     let mut station = StationClient::connect(rig.station.clone()).await?;
     let described = station.describe_station(DescribeStationRequest {}).await?.into_inner();
     assert!(described.provenance_trouble.contains("was rolled back"), "{:?}", described.provenance_trouble);
+    let channel = tonic::transport::Endpoint::from_shared(rig.station.clone())?.connect().await?;
+    let request = HealthCheckRequest { service: "provenance".to_owned() };
+    let health = HealthClient::new(channel).check(request).await?.into_inner();
+    assert_eq!(health.status(), ServingStatus::NotServing);
     assert!(rig.stop_station()?);
     let (sound, said) = verify("journal");
     assert!(!sound && said.contains("a head from elsewhere"), "{said}");

@@ -79,6 +79,13 @@ impl Trouble {
         self.0.borrow().clone()
     }
 
+    /// What it is as soon as it is not `known` any more.
+    pub async fn other_than(&self, known: &Option<String>) -> Option<String> {
+        // The sender lives as long as this does.
+        let changed = self.0.subscribe().wait_for(|trouble| trouble != known).await.map(|it| it.clone());
+        changed.unwrap_or_default()
+    }
+
     fn set(&self, trouble: Option<String>) {
         self.0.send_replace(trouble);
     }

@@ -12,10 +12,11 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
     let since = since.map_or_else(String::new, |time| format!(", the oldest {} old", age(time)));
     println!("results without acknowledgement: {}{since}", answer.unacknowledged_results);
     for refused in answer.refused_results {
-        println!(
-            "refused by the controller: {} (run {}): {}",
-            refused.sequence, refused.run_id, refused.reason
-        );
+        let what = match refused.run_id.as_str() {
+            "" => "a signed head".to_owned(),
+            run => format!("the result of run {run}"),
+        };
+        println!("set aside, for the controller refused it: {what}: {}", refused.reason);
     }
     if !answer.provenance_trouble.is_empty() {
         println!("no heads of the log are signed: {}", answer.provenance_trouble);
