@@ -39,7 +39,7 @@ pub const HEADER_LEN: usize = 64;
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
 /// Length and CRC, before what they cover.
-pub(crate) const PREFIX_LEN: usize = 8;
+pub const PREFIX_LEN: usize = 8;
 const FIXED_LEN: usize = 58;
 const MAGIC: &[u8; 8] = b"FACTJRNL";
 const VERSION: u32 = 1;
@@ -158,7 +158,7 @@ impl Frame {
     ///
     /// # Errors
     /// It is too short, or of a kind that this program does not know.
-    pub(crate) fn decode(mut body: &[u8]) -> Result<Self, &'static str> {
+    pub fn decode(mut body: &[u8]) -> Result<Self, &'static str> {
         const SHORT: &str = "the record is too short";
         let bytes = &mut body;
         Ok(Self {
@@ -192,26 +192,28 @@ impl Kind {
 
 /// What stands before a record: how long it is and its checksum.
 #[derive(Clone, Copy)]
-pub(crate) struct Prefix {
+pub struct Prefix {
+    /// Bytes that follow.
     pub length: usize,
     crc: u32,
 }
 
 impl Prefix {
     /// `None` where no record can begin like this.
-    pub(crate) fn decode([l0, l1, l2, l3, crc @ ..]: [u8; PREFIX_LEN]) -> Option<Self> {
+    pub fn decode([l0, l1, l2, l3, crc @ ..]: [u8; PREFIX_LEN]) -> Option<Self> {
         let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).ok()?;
         let possible = FIXED_LEN..=FIXED_LEN + MAX_PAYLOAD;
         possible.contains(&length).then_some(Self { length, crc: u32::from_le_bytes(crc) })
     }
 
-    pub(crate) fn covers(self, body: &[u8]) -> bool {
+    /// Whether `body` is what it was made for.
+    pub fn covers(self, body: &[u8]) -> bool {
         body.len() == self.length && crc32fast::hash(body) == self.crc
     }
 }
 
 /// A record's link in the chain, from its bytes after the prefix.
-pub(crate) fn hash(body: &[u8]) -> Hash {
+pub fn hash(body: &[u8]) -> Hash {
     Sha256::digest(body).into()
 }
 
