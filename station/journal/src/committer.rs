@@ -28,9 +28,16 @@ pub(crate) struct Draft {
 
 /// Something to be written.
 pub(crate) struct Request {
-    pub draft: Draft,
+    /// One batch, never empty.
+    pub drafts: Vec<Draft>,
     /// Who wants to know when it is durable.
     pub done: Option<oneshot::Sender<Result<Sequence, JournalError>>>,
+}
+
+impl Request {
+    fn size(&self) -> usize {
+        self.drafts.iter().map(|draft| draft.payload.len()).sum()
+    }
 }
 
 /// What a journal has done since it was opened.
@@ -82,12 +89,12 @@ impl Committer {
     /// Serves requests until nobody can send any more.
     pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
-            let mut size = first.draft.payload.len();
+            let mut size = first.size();
             let mut batch = vec![first];
             while size < BATCH_BYTES
                 && let Ok(request) = requests.try_recv()
             {
-                size += request.draft.payload.len();
+                size += request.size();
                 batch.push(request);
             }
             self.serve(batch);
@@ -95,9 +102,13 @@ impl Committer {
     }
 
     fn serve(&mut self, batch: Vec<Request>) {
-        let (drafts, waiting): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|Request { draft, done }| (draft, done)).unzip();
-        let mut sequence = self.head.sequence;
+        let mut sequence = self.head.sequence.get();
+        let (mut drafts, mut waiting) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for request in batch {
+            sequence += request.drafts.len() as u64;
+            drafts.extend(request.drafts);
+            waiting.extend(request.done.map(|done| (Sequence::from(sequence), done)));
+        }
 
         if self.progress.check().is_ok()
             && let Err(failure) = self.commit(drafts)
@@ -105,12 +116,9 @@ impl Committer {
             error!(%failure, "journal failed and takes no more records");
             self.progress.failure.get_or_init(|| Arc::new(failure));
         }
-        for done in waiting {
-            sequence = sequence.next();
-            if let Some(done) = done {
-                // Who has gone away meanwhile finds the record in the log.
-                let _ = done.send(self.progress.check().map(|()| sequence));
-            }
+        for (last, done) in waiting {
+            // Who has gone away meanwhile finds the record in the log.
+            let _ = done.send(self.progress.check().map(|()| last));
         }
     }
 
@@ -129,7 +137,7 @@ impl Committer {
             let (sequence, previous) = (head.sequence.next(), head.hash);
             let frame = Frame { sequence, batch, time, kind, version, previous, payload };
             head.hash = frame.encode(&mut bytes);
-            notes.push(Note { sequence, hash: head.hash, position: head.end, content });
+            notes.push(Note { sequence, hash: head.hash, time, position: head.end, content });
             head.sequence = sequence;
             head.end.offset = self.head.end.offset + bytes.len() as u64;
         }
@@ -156,6 +164,11 @@ impl Committer {
 
 /// The only clock of the journal: nanoseconds since 1970 UTC.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    nanos(SystemTime::now())
+}
+
+/// A time as the log holds it: nanoseconds since 1970 UTC, at most those of 2554.
+pub(crate) fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

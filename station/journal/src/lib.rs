@@ -17,6 +17,8 @@ mod error;
 mod follower;
 mod index;
 mod journal;
+pub mod log;
+mod period;
 mod record;
 mod recovery;
 mod reindex;

@@ -86,6 +86,17 @@ pub struct Frame<P = Vec<u8>> {
     pub payload: P,
 }
 
+/// One record with the bytes that its hash is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    /// What the bytes say.
+    pub frame: Frame,
+    /// SHA-256 of `body`: the record's link in the chain.
+    pub hash: Hash,
+    /// The record's bytes from 8 to its end: all that is hashed.
+    pub body: Vec<u8>,
+}
+
 impl Header {
     /// The header's bytes.
     pub fn encode(&self) -> [u8; HEADER_LEN] {
@@ -154,7 +165,7 @@ impl<P: AsRef<[u8]>> Frame<P> {
 }
 
 impl Frame {
-    /// Reads what the prefix covers.
+    /// Reads what the prefix covers: a record's body, the bytes that are hashed.
     ///
     /// # Errors
     /// It is too short, or of a kind that this program does not know.
@@ -212,7 +223,7 @@ impl Prefix {
     }
 }
 
-/// A record's link in the chain, from its bytes after the prefix.
+/// A record's link in the chain: SHA-256 of its body, the bytes after the prefix.
 pub fn hash(body: &[u8]) -> Hash {
     Sha256::digest(body).into()
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use factory_journal::log::Log;
 use factory_journal::{JournalError, Sequence};
 
 use crate::support::{Event, append, journal_of, numbers, open, segments};
@@ -61,6 +62,26 @@ async fn a_record_can_be_looked_up_as_soon_as_it_is_acknowledged() {
     let sequence = journal.append(Event::new(3)).await.unwrap();
     assert_eq!(journal.by_unit("unit-3").unwrap(), [sequence]);
     assert_eq!(journal.get(sequence).unwrap().unwrap().record, Event::new(3));
+}
+
+#[tokio::test]
+async fn records_appended_together_follow_each_other_and_share_one_sync() {
+    let dir = journal_of(40).await;
+    let journal = open(dir.path()).unwrap();
+    let last = journal.append_all((41..=60).map(Event::new).collect()).await.unwrap();
+    assert_eq!(last, Sequence::from(60));
+    assert_eq!(journal.statistics().syncs, 1);
+    assert_eq!(journal.append_all(Vec::new()).await.unwrap(), last);
+    assert!(numbers(&journal, Sequence::START).into_iter().eq(1..=60));
+
+    let batches: Vec<_> = Log::open(dir.path()).unwrap().map(|raw| raw.unwrap().frame.batch).collect();
+    assert_eq!(batches[39], Sequence::from(40));
+    assert_eq!(batches[40..], [Sequence::from(41); 20]);
+
+    let large = Event { number: 62, text: "x".repeat(1 << 20) };
+    let refused = journal.append_all(vec![Event::new(61), large]).await;
+    assert!(matches!(refused, Err(JournalError::TooLarge { .. })));
+    assert_eq!(journal.last(), last, "none of them should be there");
 }
 
 #[tokio::test]
