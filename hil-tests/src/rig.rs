@@ -62,7 +62,7 @@ impl Rig {
             target.arg("--dir").arg(&folder).arg("--device-program").arg(rig.programs.join("sim-device"));
             rig.simulators.push(Process::start(target, "ready")?);
             let mut reader = rig.program("sim-reader")?;
-            reader.arg("--dir").arg(folder.join("tag"));
+            reader.arg("--dir").arg(folder.join("tag")).arg("--moments").arg(rig.moments(nest));
             rig.simulators.push(Process::start(reader, "ready")?);
         }
         rig.write_files(controller)?;
@@ -73,6 +73,11 @@ impl Rig {
     /// The folder of a nest.
     pub fn nest(&self, name: &str) -> PathBuf {
         self.folder.join(format!("nest-{name}"))
+    }
+
+    /// Where a nest's simulators tell their moments, if somebody listens; a device does when its board says so.
+    pub fn moments(&self, nest: &str) -> PathBuf {
+        self.nest(nest).join("moments.sock")
     }
 
     /// Where the dumps of the tags lie.
@@ -117,6 +122,35 @@ impl Rig {
     /// Stops the signer with SIGTERM.
     pub fn stop_signer(&mut self) -> anyhow::Result<bool> {
         self.signer.take().context("the signer does not run")?.terminate()
+    }
+
+    /// Kills the signer, and waits until it is gone.
+    pub fn kill_signer(&mut self) -> anyhow::Result<()> {
+        drop(self.signer.take().context("the signer does not run")?);
+        Ok(())
+    }
+
+    /// The station's process, while it runs.
+    pub fn station_process(&mut self) -> Option<u32> {
+        alive(&mut self.daemon)
+    }
+
+    /// The signer's process, while it runs.
+    pub fn signer_process(&mut self) -> Option<u32> {
+        alive(&mut self.signer)
+    }
+
+    /// The processes of the station's instruments of this kind, as in `probe`.
+    pub fn instruments(&mut self, kind: &str) -> Vec<u32> {
+        self.station_process().map(|station| children(station, &["instrument", kind])).unwrap_or_default()
+    }
+
+    /// The program that answers as the device in a nest, while it does.
+    pub fn device_program(&mut self, nest: &str) -> Option<u32> {
+        let at = self.nests.iter().position(|name| name == nest)?;
+        // Each nest has a target and a reader.
+        let target = self.simulators.get(2 * at)?.child.id();
+        children(target, &["--storage"]).pop()
     }
 
     /// Resident memory of the station's daemon, in KiB.
@@ -209,6 +243,24 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
         Ok(self.child.wait()?.success())
     }
+}
+
+fn alive(process: &mut Option<Process>) -> Option<u32> {
+    let child = &mut process.as_mut()?.child;
+    matches!(child.try_wait(), Ok(None)).then(|| child.id())
+}
+
+/// The children of a process, with all these words among their arguments.
+fn children(parent: u32, words: &[&str]) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let listed = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<u32> =
+        listed.flat_map(|pids| pids.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+    let has_words = |pid: &u32| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.iter().all(|word| line.split('\0').any(|argument| argument == *word))
+    };
+    pids.into_iter().filter(has_words).collect()
 }
 
 /// Waits until a process serves its Unix socket.

@@ -1,0 +1,224 @@
+//! The moments of a process that writes our log (`station/journal/src/segment.rs`): it is watched through ptrace, and
+//! so is the program that ships. Of its threads only the committer is watched; the others run at full speed.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    sync::Arc,
+    thread,
+};
+
+use anyhow::Context as _;
+use nix::{
+    errno::Errno,
+    libc,
+    sys::{
+        ptrace,
+        signal::Signal,
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use tokio::sync::oneshot;
+
+use super::{Held, Trap};
+
+/// What the thread is called that writes a log.
+const COMMITTER: &str = "journal";
+/// Where the kind of a record stands behind the record's beginning, and what it is for a record of the program's.
+const KIND_AT: usize = 32;
+const PROGRAM_RECORD: u8 = 1;
+/// More than a batch of a quiet line; what is longer is looked at no further.
+const LONGEST_BATCH: usize = 1 << 20;
+
+/// Three instants in the life of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Edge {
+    /// Nothing of it is on disk.
+    BeforeWrite,
+    /// It is written, not synced.
+    BeforeSync,
+    /// It is durable; nobody was told.
+    AfterSync,
+}
+
+impl Edge {
+    /// All, in their order.
+    pub const ALL: [Self; 3] = [Self::BeforeWrite, Self::BeforeSync, Self::AfterSync];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BeforeWrite => "before it is written",
+            Self::BeforeSync => "before it is synced",
+            Self::AfterSync => "before anybody is told",
+        }
+    }
+}
+
+/// Watches one process until it ends.
+#[derive(Debug)]
+pub struct LogWatch {
+    trap: Arc<Trap>,
+}
+
+impl LogWatch {
+    /// Watches process `pid`; `None` when it writes no log.
+    pub fn of(pid: u32) -> anyhow::Result<Option<Self>> {
+        let Some(thread) = committer(pid).context("the threads of the process cannot be listed")? else {
+            return Ok(None);
+        };
+        let trap = Arc::new(Trap::default());
+        let (begun, beginning) = oneshot::channel();
+        let tracer = Tracer { pid, thread: Pid::from_raw(thread), trap: trap.clone(), batch: None };
+        // The kernel takes orders about a traced thread from one thread only.
+        thread::spawn(move || {
+            let attached = tracer.attach();
+            let go_on = attached.is_ok();
+            let _ = begun.send(attached);
+            if go_on {
+                // It ends with the process that is watched.
+                let _ = tracer.watch();
+            }
+        });
+        beginning.blocking_recv()?.context("the process cannot be traced")?;
+        Ok(Some(Self { trap }))
+    }
+
+    /// Holds the process at the `nth` write from now that holds a record of the program's own, counted from 1.
+    pub fn arm(&self, nth: u32, edge: Edge) -> oneshot::Receiver<Held> {
+        self.trap.arm(edge.name(), nth)
+    }
+}
+
+fn committer(pid: u32) -> io::Result<Option<i32>> {
+    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = entry?.path();
+        // A thread may have ended meanwhile.
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.trim_end() == COMMITTER {
+            return Ok(path.file_name().and_then(|id| id.to_str()?.parse().ok()));
+        }
+    }
+    Ok(None)
+}
+
+struct Tracer {
+    pid: u32,
+    thread: Pid,
+    trap: Arc<Trap>,
+    /// How far a batch has come that holds a record of the program's own.
+    batch: Option<Batch>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    Written,
+    Syncing,
+}
+
+impl Tracer {
+    fn attach(&self) -> nix::Result<()> {
+        ptrace::seize(self.thread, ptrace::Options::PTRACE_O_TRACESYSGOOD)?;
+        ptrace::interrupt(self.thread)
+    }
+
+    fn watch(mut self) -> nix::Result<()> {
+        loop {
+            let signal = match waitpid(self.thread, Some(WaitPidFlag::__WALL)) {
+                Ok(WaitStatus::PtraceSyscall(_)) => {
+                    if let Ok(stop) = stop(self.thread) {
+                        self.look_at(stop);
+                    }
+                    None
+                }
+                Ok(WaitStatus::Stopped(_, Signal::SIGTRAP) | WaitStatus::PtraceEvent(..)) => None,
+                Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error),
+            };
+            match ptrace::syscall(self.thread, signal) {
+                // It was killed; its end is to be collected.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn look_at(&mut self, stop: Stop) {
+        match stop {
+            Stop::Entry { call, file, buffer, length } if is_write(call) && self.is_segment(file) => {
+                self.batch = self.holds_a_record(buffer, length).then_some(Batch::Written);
+                self.pass(Edge::BeforeWrite);
+            }
+            Stop::Entry { call: libc::SYS_fdatasync, .. } if self.batch.is_some() => {
+                self.batch = Some(Batch::Syncing);
+                self.pass(Edge::BeforeSync);
+            }
+            Stop::Exit if self.batch == Some(Batch::Syncing) => {
+                self.pass(Edge::AfterSync);
+                self.batch = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn pass(&self, edge: Edge) {
+        if self.batch.is_some() {
+            self.trap.pass(edge.name());
+        }
+    }
+
+    fn is_segment(&self, file: u64) -> bool {
+        let path = fs::read_link(format!("/proc/{}/fd/{file}", self.pid)).unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("segment-") && name.ends_with(".log")
+    }
+
+    fn holds_a_record(&self, buffer: u64, length: u64) -> bool {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(LONGEST_BATCH);
+        let mut batch = vec![0; length];
+        let read = File::open(format!("/proc/{}/mem", self.pid))
+            .and_then(|memory| memory.read_exact_at(&mut batch, buffer));
+        read.is_ok() && kinds(&batch).any(|kind| kind == PROGRAM_RECORD)
+    }
+}
+
+/// The kinds of the records in a batch: each begins with the length of what follows its eight bytes of prefix.
+fn kinds(mut batch: &[u8]) -> impl Iterator<Item = u8> {
+    std::iter::from_fn(move || {
+        let kind = *batch.get(KIND_AT)?;
+        let length = u32::from_le_bytes(*batch.first_chunk()?);
+        batch = batch.get(8 + usize::try_from(length).ok()?..).unwrap_or_default();
+        Some(kind)
+    })
+}
+
+fn is_write(number: i64) -> bool {
+    matches!(number, libc::SYS_write | libc::SYS_pwrite64)
+}
+
+/// Where in a system call the watched thread has stopped.
+enum Stop {
+    Entry { call: i64, file: u64, buffer: u64, length: u64 },
+    Exit,
+}
+
+fn stop(thread: Pid) -> nix::Result<Stop> {
+    let mut info = std::mem::MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    let size = size_of::<libc::ptrace_syscall_info>();
+    // SAFETY: the kernel writes at most `size` bytes to `info`, for which all bytes zero is a value.
+    let info = unsafe {
+        Errno::result(libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread.as_raw(), size, info.as_mut_ptr()))?;
+        info.assume_init()
+    };
+    if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+        return Ok(Stop::Exit);
+    }
+    // SAFETY: `op` says that this part of the union is there.
+    let entry = unsafe { info.u.entry };
+    let [file, buffer, length, ..] = entry.args;
+    Ok(Stop::Entry { call: entry.nr.cast_signed(), file, buffer, length })
+}
