@@ -140,9 +140,9 @@ impl Rig {
         alive(&mut self.signer)
     }
 
-    /// The processes of the station's instruments of this kind, as in `probe`.
-    pub fn instruments(&mut self, kind: &str) -> Vec<u32> {
-        self.station_process().map(|station| children(station, &["instrument", kind])).unwrap_or_default()
+    /// The processes of the station's instruments.
+    pub fn instruments(&mut self) -> Vec<u32> {
+        self.station_process().map(|station| children(station, "instrument")).unwrap_or_default()
     }
 
     /// The program that answers as the device in a nest, while it does.
@@ -150,7 +150,7 @@ impl Rig {
         let at = self.nests.iter().position(|name| name == nest)?;
         // Each nest has a target and a reader.
         let target = self.simulators.get(2 * at)?.child.id();
-        children(target, &["--storage"]).pop()
+        children(target, "--storage").pop()
     }
 
     /// Resident memory of the station's daemon, in KiB.
@@ -250,17 +250,17 @@ fn alive(process: &mut Option<Process>) -> Option<u32> {
     matches!(child.try_wait(), Ok(None)).then(|| child.id())
 }
 
-/// The children of a process, with all these words among their arguments.
-fn children(parent: u32, words: &[&str]) -> Vec<u32> {
+/// The children of a process that have this word among their arguments.
+fn children(parent: u32, word: &str) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-    let listed = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let pids: Vec<u32> =
-        listed.flat_map(|pids| pids.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
-    let has_words = |pid: &u32| {
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let lists: Vec<String> = lists.collect();
+    let pids = lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok());
+    let has_word = |pid: &u32| {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.iter().all(|word| line.split('\0').any(|argument| argument == *word))
+        line.split('\0').any(|argument| argument == word)
     };
-    pids.into_iter().filter(has_words).collect()
+    pids.filter(has_word).collect()
 }
 
 /// Waits until a process serves its Unix socket.

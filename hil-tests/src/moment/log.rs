@@ -3,13 +3,13 @@
 
 use std::{
     fs::{self, File},
-    io,
     os::unix::fs::FileExt as _,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::{
     errno::Errno,
     libc,
@@ -26,6 +26,8 @@ use super::{Held, Trap};
 
 /// What the thread is called that writes a log.
 const COMMITTER: &str = "journal";
+/// A hundred times what a thread takes to its first instruction on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Where the kind of a record stands behind the record's beginning, and what it is for a record of the program's.
 const KIND_AT: usize = 32;
 const PROGRAM_RECORD: u8 = 1;
@@ -64,13 +66,11 @@ pub struct LogWatch {
 }
 
 impl LogWatch {
-    /// Watches process `pid`; `None` when it writes no log.
-    pub fn of(pid: u32) -> anyhow::Result<Option<Self>> {
-        let Some(thread) = committer(pid).context("the threads of the process cannot be listed")? else {
-            return Ok(None);
-        };
+    /// Watches process `pid`, which has opened its log.
+    pub fn of(pid: u32) -> anyhow::Result<Self> {
+        let thread = committer(pid)?;
         let trap = Arc::new(Trap::default());
-        let (begun, beginning) = oneshot::channel();
+        let (begun, beginning) = mpsc::channel();
         let tracer = Tracer { pid, thread: Pid::from_raw(thread), trap: trap.clone(), batch: None };
         // The kernel takes orders about a traced thread from one thread only.
         thread::spawn(move || {
@@ -82,8 +82,8 @@ impl LogWatch {
                 let _ = tracer.watch();
             }
         });
-        beginning.blocking_recv()?.context("the process cannot be traced")?;
-        Ok(Some(Self { trap }))
+        beginning.recv()?.context("the process cannot be traced")?;
+        Ok(Self { trap })
     }
 
     /// Holds the process at the `nth` write from now that holds a record of the program's own, counted from 1.
@@ -92,16 +92,23 @@ impl LogWatch {
     }
 }
 
-fn committer(pid: u32) -> io::Result<Option<i32>> {
-    for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = entry?.path();
-        // A thread may have ended meanwhile.
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if name.trim_end() == COMMITTER {
-            return Ok(path.file_name().and_then(|id| id.to_str()?.parse().ok()));
+fn committer(pid: u32) -> anyhow::Result<i32> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")?;
+        for thread in threads {
+            let path = thread?.path();
+            // A thread may have ended meanwhile.
+            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            if name.trim_end() == COMMITTER {
+                let id = path.file_name().and_then(|id| id.to_str()?.parse().ok());
+                return id.context("a thread is listed under its number");
+            }
         }
+        // A thread names itself when it runs for the first time, and nothing tells when that was.
+        thread::sleep(Duration::from_millis(1));
     }
-    Ok(None)
+    bail!("no thread of the process is called {COMMITTER}")
 }
 
 struct Tracer {
