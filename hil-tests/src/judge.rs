@@ -97,6 +97,8 @@ pub enum State {
 pub struct Unit {
     /// The name that it is to have.
     pub endpoint_name: String,
+    /// Whether nothing is wrong with it.
+    pub sound: bool,
     /// Of the certificate in the device.
     pub certificate: Option<Fingerprint>,
     /// Whether the device holds the key that its certificate is for.
@@ -133,6 +135,8 @@ pub enum Rule {
     Unchanging,
     /// A PASS that was shown is kept.
     ShownIsDurable,
+    /// A unit that nothing is wrong with is not blamed for what was killed around it: FAIL counts against the yield.
+    BlamesNoUnit,
     /// A unit passes once.
     PassesOnce,
     /// Device, tag, result and ledger agree on a unit that passed.

@@ -1,7 +1,7 @@
 //! Killed at any instant, nothing is lost and nothing is done twice: the station, the signer, the instruments and the
 //! device are killed at every record and act of a run, alone and in pairs, and all truths are compared.
 //!
-//! `CRASH_SEED` repeats a run of the suite, `CRASH_CASE` only one case of it; `CRASH_RANDOM_CASES` and `CRASH_LINES` say
+//! `CRASH_SEED` repeats a run of the suite, `CRASH_CASE` only one case of it, or some (`4-9`); `CRASH_RANDOM_CASES` and `CRASH_LINES` say
 //! how many cases follow those of the matrix, and how many lines are killed at the same time.
 
 #[path = "crash/case.rs"]

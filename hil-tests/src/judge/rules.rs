@@ -71,6 +71,14 @@ pub(super) fn passes(evidence: &Evidence, out: &mut Vec<Violation>) {
             .iter()
             .filter(|report| report.serial == *serial && report.outcome == Outcome::Pass)
             .collect();
+        for report in evidence.reports.iter().filter(|report| report.serial == *serial) {
+            if unit.sound && report.outcome == Outcome::Fail {
+                complain(
+                    Rule::BlamesNoUnit,
+                    format!("it is sound, and its run {} ended as FAIL", report.run),
+                );
+            }
+        }
         let Some(pass) = passes.last() else { continue };
         if passes.iter().any(|other| other.run != pass.run) {
             complain(Rule::PassesOnce, format!("{} of its runs passed", passes.len()));

@@ -35,6 +35,7 @@ fn issuance(id: &str, certificate: Fingerprint, state: State) -> Issuance {
 fn as_it_should_be() -> Evidence {
     let unit = Unit {
         endpoint_name: "sensor-SN1".to_owned(),
+        sound: true,
         certificate: Some(ONE),
         holds_key: true,
         closed: true,
@@ -84,13 +85,13 @@ fn a_result_that_is_lost_doubled_invented_or_late_is_seen() {
     check(&[Rule::NothingLost], |all| all.runs.push(run("third", &[])));
     check(&[Rule::NothingDoubled], |all| all.reports.push(report(11, "second", Outcome::Pass)));
     check(&[Rule::NothingDoubled, Rule::InOrder], |all| all.reports.push(report(9, "second", Outcome::Pass)));
-    check(&[Rule::NothingInvented], |all| all.reports.insert(0, report(1, "ghost", Outcome::Fail)));
+    check(&[Rule::NothingInvented], |all| all.reports.insert(0, report(1, "ghost", Outcome::Error)));
     check(&[Rule::InOrder], |all| all.reports.swap(0, 1));
 }
 
 #[test]
 fn a_result_that_changes_is_seen() {
-    check(&[Rule::Unchanging], |all| all.reports[0].outcome = Outcome::Fail);
+    check(&[Rule::Unchanging], |all| all.reports[0].outcome = Outcome::Aborted);
     check(&[Rule::Unchanging, Rule::ShownIsDurable], |all| {
         all.runs[0].shown.push(Shown { outcome: Outcome::Pass, certificate: None });
     });
@@ -117,6 +118,19 @@ fn a_unit_that_passed_and_is_not_whole_is_seen() {
     check(&[Rule::PassesOnce], |all| {
         all.runs.push(run("third", &[Outcome::Pass]));
         all.reports.push(report(11, "third", Outcome::Pass));
+    });
+}
+
+#[test]
+fn a_sound_unit_that_is_called_a_failure_is_seen() {
+    let fails = |all: &mut Evidence| {
+        all.reports[0].outcome = Outcome::Fail;
+        all.runs[0].shown[0].outcome = Outcome::Fail;
+    };
+    check(&[Rule::BlamesNoUnit], fails);
+    check(&[], |all| {
+        fails(all);
+        unit(all).sound = false;
     });
 }
 

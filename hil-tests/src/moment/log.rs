@@ -28,9 +28,8 @@ use super::{Held, Trap};
 const COMMITTER: &str = "journal";
 /// A hundred times what a thread takes to its first instruction on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Where the kind of a record stands behind the record's beginning, and what it is for a record of the program's.
+/// Where the kind of a record stands behind the record's beginning.
 const KIND_AT: usize = 32;
-const PROGRAM_RECORD: u8 = 1;
 /// More than a batch of a quiet line; what is longer is looked at no further.
 const LONGEST_BATCH: usize = 1 << 20;
 
@@ -59,6 +58,19 @@ impl Edge {
     }
 }
 
+/// What a record is for, with its code in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The program's own.
+    Program = 1,
+    /// How far a receiver got.
+    Cursor = 2,
+}
+
+fn moment(kind: Kind, edge: Edge) -> String {
+    format!("{kind:?} {}", edge.name())
+}
+
 /// Watches one process until it ends.
 #[derive(Debug)]
 pub struct LogWatch {
@@ -71,7 +83,13 @@ impl LogWatch {
         let thread = committer(pid)?;
         let trap = Arc::new(Trap::default());
         let (begun, beginning) = mpsc::channel();
-        let tracer = Tracer { pid, thread: Pid::from_raw(thread), trap: trap.clone(), batch: None };
+        let tracer = Tracer {
+            pid,
+            thread: Pid::from_raw(thread),
+            trap: trap.clone(),
+            kinds: Vec::new(),
+            syncs: false,
+        };
         // The kernel takes orders about a traced thread from one thread only.
         thread::spawn(move || {
             let attached = tracer.attach();
@@ -86,9 +104,9 @@ impl LogWatch {
         Ok(Self { trap })
     }
 
-    /// Holds the process at the `nth` write from now that holds a record of the program's own, counted from 1.
-    pub fn arm(&self, nth: u32, edge: Edge) -> oneshot::Receiver<Held> {
-        self.trap.arm(edge.name(), nth)
+    /// Holds the process at the `nth` write from now that has a record of this kind, counted from 1.
+    pub fn arm(&self, kind: Kind, nth: u32, edge: Edge) -> oneshot::Receiver<Held> {
+        self.trap.arm(&moment(kind, edge), nth)
     }
 }
 
@@ -115,14 +133,9 @@ struct Tracer {
     pid: u32,
     thread: Pid,
     trap: Arc<Trap>,
-    /// How far a batch has come that holds a record of the program's own.
-    batch: Option<Batch>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Batch {
-    Written,
-    Syncing,
+    /// What the batch under way has.
+    kinds: Vec<Kind>,
+    syncs: bool,
 }
 
 impl Tracer {
@@ -157,24 +170,25 @@ impl Tracer {
     fn look_at(&mut self, stop: Stop) {
         match stop {
             Stop::Entry { call, file, buffer, length } if is_write(call) && self.is_segment(file) => {
-                self.batch = self.holds_a_record(buffer, length).then_some(Batch::Written);
+                self.kinds = self.kinds_in(buffer, length);
                 self.pass(Edge::BeforeWrite);
             }
-            Stop::Entry { call: libc::SYS_fdatasync, .. } if self.batch.is_some() => {
-                self.batch = Some(Batch::Syncing);
+            Stop::Entry { call: libc::SYS_fdatasync, .. } => {
+                self.syncs = true;
                 self.pass(Edge::BeforeSync);
             }
-            Stop::Exit if self.batch == Some(Batch::Syncing) => {
+            Stop::Exit if self.syncs => {
+                self.syncs = false;
                 self.pass(Edge::AfterSync);
-                self.batch = None;
+                self.kinds.clear();
             }
             _ => {}
         }
     }
 
     fn pass(&self, edge: Edge) {
-        if self.batch.is_some() {
-            self.trap.pass(edge.name());
+        for kind in &self.kinds {
+            self.trap.pass(&moment(*kind, edge));
         }
     }
 
@@ -184,17 +198,21 @@ impl Tracer {
         name.starts_with("segment-") && name.ends_with(".log")
     }
 
-    fn holds_a_record(&self, buffer: u64, length: u64) -> bool {
+    fn kinds_in(&self, buffer: u64, length: u64) -> Vec<Kind> {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(LONGEST_BATCH);
         let mut batch = vec![0; length];
         let read = File::open(format!("/proc/{}/mem", self.pid))
             .and_then(|memory| memory.read_exact_at(&mut batch, buffer));
-        read.is_ok() && kinds(&batch).any(|kind| kind == PROGRAM_RECORD)
+        if read.is_err() {
+            return Vec::new();
+        }
+        let there = |kind: &Kind| codes(&batch).any(|code| code == *kind as u8);
+        [Kind::Program, Kind::Cursor].into_iter().filter(there).collect()
     }
 }
 
 /// The kinds of the records in a batch: each begins with the length of what follows its eight bytes of prefix.
-fn kinds(mut batch: &[u8]) -> impl Iterator<Item = u8> {
+fn codes(mut batch: &[u8]) -> impl Iterator<Item = u8> {
     std::iter::from_fn(move || {
         let kind = *batch.get(KIND_AT)?;
         let length = u32::from_le_bytes(*batch.first_chunk()?);

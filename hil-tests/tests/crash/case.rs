@@ -83,7 +83,7 @@ pub async fn carry_out(line: &mut Line, case: &Case) -> anyhow::Result<Done> {
     let mut endings = Vec::new();
     for (job, accepted) in jobs.iter().zip(accepted) {
         let ending = see_to(line, case, job, accepted).await?;
-        line.look(job.nest, &job.start.serial)?;
+        line.look(job.nest, &job.start.serial, !case.keeps_storage)?;
         line.take_out(job.nest, &job.start.serial)?;
         endings.push(ending);
     }

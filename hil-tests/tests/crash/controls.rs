@@ -74,7 +74,7 @@ async fn forget_what_was_open(moment: Moment) -> anyhow::Result<Vec<Violation>> 
     let serial = line.lay(NESTS[0], 1, false)?;
     let run = line.start(case::start(NESTS[0], &serial)).await?;
     line.wait_until_closed(&run).await?;
-    line.look(NESTS[0], &serial)?;
+    line.look(NESTS[0], &serial, true)?;
     assert_eq!(line.judge(None)?, [], "nothing was spoiled yet");
     copy_segments(&journal, &copy)?;
 
@@ -87,7 +87,7 @@ async fn forget_what_was_open(moment: Moment) -> anyhow::Result<Vec<Violation>> 
     // Whether the controller keeps this result is for the judge to say: its key may have been used.
     let unit = line.closed(&run).await?;
     assert_ne!(unit.outcome(), Outcome::Unspecified);
-    line.look(NESTS[0], &serial)?;
+    line.look(NESTS[0], &serial, true)?;
     line.judge(None)
 }
 

@@ -18,7 +18,7 @@ use factory_hil_tests::{
     },
     moment::{
         Held,
-        log::{Edge, LogWatch},
+        log::{Edge, Kind, LogWatch},
         simulator::Listener,
     },
     rig::{Rig, free_address},
@@ -135,12 +135,13 @@ impl Line {
     /// Holds somebody at this moment of what happens next in a nest.
     pub fn arm(&self, nest: &str, moment: Moment) -> anyhow::Result<oneshot::Receiver<Held>> {
         let simulator = self.simulators.get(nest).context("the nest has simulators")?;
-        let log = |log: &Option<LogWatch>, nth, edge: Edge| {
-            log.as_ref().map(|log| log.arm(nth, edge)).context("the process writes no log")
+        let log = |log: &Option<LogWatch>, kind, nth, edge: Edge| {
+            log.as_ref().map(|log| log.arm(kind, nth, edge)).context("the process writes no log")
         };
         Ok(match moment {
-            Moment::Journal(nth, edge) => log(&self.station_log, nth, edge)?,
-            Moment::Ledger(nth, edge) => log(&self.signer_log, nth, edge)?,
+            Moment::Journal(nth, edge) => log(&self.station_log, Kind::Program, nth, edge)?,
+            Moment::Acknowledged(edge) => log(&self.station_log, Kind::Cursor, 1, edge)?,
+            Moment::Ledger(nth, edge) => log(&self.signer_log, Kind::Program, nth, edge)?,
             Moment::Message(nth, what) => simulator.arm(what, nth),
             Moment::TagPage(nth) => simulator.arm(factory_hil_tests::reader::line::WRITTEN, nth),
         })
@@ -237,9 +238,9 @@ impl Line {
         }
     }
 
-    /// Looks at the unit in a nest as it is.
-    pub fn look(&mut self, nest: &str, serial: &str) -> anyhow::Result<()> {
-        let found = truths::unit(&self.rig, nest, serial)?;
+    /// Looks at the unit in a nest as it is; `sound` when nothing is wrong with it.
+    pub fn look(&mut self, nest: &str, serial: &str, sound: bool) -> anyhow::Result<()> {
+        let found = truths::unit(&self.rig, nest, serial, sound)?;
         self.units.insert(serial.to_owned(), found);
         Ok(())
     }

@@ -40,6 +40,8 @@ pub const VICTIMS: [&[Victim]; 10] = [
 pub enum Moment {
     /// A record of the station's journal.
     Journal(u32, Edge),
+    /// The record that the controller has the result.
+    Acknowledged(Edge),
     /// A record of the signer's ledger.
     Ledger(u32, Edge),
     /// A message at the device.
@@ -51,7 +53,7 @@ pub enum Moment {
 /// One kill, or two at once.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// Its place in the plan.
+    /// Names it.
     pub number: u32,
     pub moment: Moment,
     /// So long after the moment; with none, while everybody is held there.
@@ -70,8 +72,8 @@ pub struct Case {
 /// What a run that nobody disturbs consists of.
 #[derive(Debug, Clone, Default)]
 pub struct Score {
-    /// For each record of the journal, whether the device's program is alive when it is written.
-    pub records: Vec<bool>,
+    /// The records of the journal.
+    pub records: Vec<Written>,
     /// Records of the ledger; none while signers keep none.
     pub ledger: u32,
     /// Messages to the device.
@@ -80,11 +82,39 @@ pub struct Score {
     pub pages: u32,
 }
 
+/// A record of the journal, when it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// Whether the device's program is alive.
+    pub device: bool,
+    /// Until the next record; nothing behind the last.
+    pub gap: Duration,
+}
+
+// Flashing takes three times as long; between most records the station does nothing but write.
+const LONG_GAP: Duration = Duration::from_millis(60);
+/// Who is killed in a long gap, and in how many places.
+const IN_GAPS: [&[Victim]; 3] = [&[Station], &[Instruments], &[Station, Instruments]];
+const PLACES: u32 = 6;
+/// Numbers of cases.
+const FIRST_IN_GAPS: u32 = 1_000;
+/// See [`Score::plan`].
+pub const FIRST_RANDOM: u32 = 10_000;
+
 impl Score {
+    /// Says what was found, for whoever reads the table at the end.
+    pub fn show(&self) {
+        let Self { records, ledger, messages, pages } = self;
+        let gaps: Vec<u128> = records.iter().map(|record| record.gap.as_millis()).collect();
+        println!("a run has {} records, with gaps of {gaps:?} ms;", records.len());
+        println!("{ledger} records of the ledger, {messages} messages, and {pages} pages of the tag");
+    }
+
     fn moments(&self) -> Vec<Moment> {
         let mut moments = Vec::new();
         for edge in Edge::ALL {
             moments.extend((1..).zip(&self.records).map(|(nth, _)| Moment::Journal(nth, edge)));
+            moments.push(Moment::Acknowledged(edge));
             moments.extend((1..=self.ledger).map(|nth| Moment::Ledger(nth, edge)));
         }
         for what in [RECEIVED, OBEYED, ANSWERED] {
@@ -99,58 +129,74 @@ impl Score {
     fn has_device(&self, moment: Moment) -> bool {
         match moment {
             Moment::Journal(nth, _) => {
-                usize::try_from(nth - 1).is_ok_and(|at| self.records.get(at) == Some(&true))
+                let at = usize::try_from(nth - 1).expect("it is small");
+                self.records.get(at).is_some_and(|record| record.device)
             }
             // The device waits for its certificate.
             Moment::Ledger(..) => true,
             // Having answered the last message, it ends.
             Moment::Message(nth, what) => nth < self.messages || what != ANSWERED,
-            Moment::TagPage(_) => false,
+            Moment::Acknowledged(_) | Moment::TagPage(_) => false,
         }
     }
 
     /// Whether it is worth to kill these there: they are alive, and it is not the same as at another edge.
     fn is_worthwhile(&self, moment: Moment, victims: &[Victim]) -> bool {
         let owner = match moment {
-            Moment::Journal(..) => Some(Station),
+            Moment::Journal(..) | Moment::Acknowledged(_) => Some(Station),
             Moment::Ledger(..) => Some(Signer),
             Moment::Message(..) | Moment::TagPage(_) => None,
         };
         let edge_matters = match moment {
-            Moment::Journal(_, edge) | Moment::Ledger(_, edge) => {
+            Moment::Journal(_, edge) | Moment::Acknowledged(edge) | Moment::Ledger(_, edge) => {
                 edge == Edge::AfterSync || owner.is_some_and(|owner| victims.contains(&owner))
             }
             Moment::Message(..) | Moment::TagPage(_) => true,
         };
-        // While the tag is written, the signer has nothing to do.
-        let idle = matches!(moment, Moment::TagPage(_)) && victims.contains(&Signer);
+        // From the tag on, the signer has nothing to do; when the result is out, nobody but the station has.
+        let idle = match moment {
+            Moment::TagPage(_) => victims.contains(&Signer),
+            Moment::Acknowledged(_) => victims != [Station],
+            _ => false,
+        };
         let device = !victims.contains(&Device) || self.has_device(moment);
         edge_matters && device && !idle
     }
 
-    /// Every moment with every victim; reproducible from the score and the seed alone.
-    pub fn matrix(&self, seed: u64) -> Vec<Case> {
+    /// Every moment with every victim, some places within each long step, and as many random cases as are wanted.
+    /// A number means the same case whenever seed and program are the same.
+    pub fn plan(&self, seed: u64, random: u32) -> Vec<Case> {
+        let case = |number, moment, late, victims| Case {
+            number,
+            moment,
+            late,
+            victims,
+            pause: Duration::ZERO,
+            station_first: Dice::new(seed, number).one_in(4),
+            keeps_storage: false,
+            neighbour: false,
+        };
         let mut cases = Vec::new();
         for moment in self.moments() {
             for victims in VICTIMS.into_iter().filter(|victims| self.is_worthwhile(moment, victims)) {
                 let number = u32::try_from(cases.len()).expect("there are some hundreds");
-                cases.push(Case {
-                    number,
-                    moment,
-                    late: None,
-                    victims,
-                    pause: Duration::ZERO,
-                    station_first: Dice::new(seed, number).one_in(4),
-                    keeps_storage: false,
-                    neighbour: false,
-                });
+                cases.push(case(number, moment, None, victims));
             }
         }
+        for (nth, record) in (1..).zip(&self.records).filter(|(_, record)| record.gap >= LONG_GAP) {
+            for (place, (kind, victims)) in
+                (1..PLACES).flat_map(|place| (0..).zip(IN_GAPS).map(move |kind| (place, kind)))
+            {
+                let number = FIRST_IN_GAPS + 100 * nth + 10 * place + kind;
+                let late = Some(record.gap * place / PLACES);
+                cases.push(case(number, Moment::Journal(nth, Edge::AfterSync), late, victims));
+            }
+        }
+        cases.extend((0..random).map(|at| self.random(seed, FIRST_RANDOM + at)));
         cases
     }
 
-    /// The case that the seed has at this place behind the matrix.
-    pub fn random(&self, seed: u64, number: u32) -> Case {
+    fn random(&self, seed: u64, number: u32) -> Case {
         let mut dice = Dice::new(seed, number);
         let moments = self.moments();
         let moment = moments[dice.below(moments.len())];
@@ -198,6 +244,7 @@ impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Journal(nth, edge) => write!(f, "record {nth} of the journal, {}", edge.name()),
+            Self::Acknowledged(edge) => write!(f, "the acknowledgement of the result, {}", edge.name()),
             Self::Ledger(nth, edge) => write!(f, "record {nth} of the ledger, {}", edge.name()),
             Self::Message(nth, what) => write!(f, "message {nth} {what} by the device"),
             Self::TagPage(nth) => write!(f, "page {nth} of the tag written"),

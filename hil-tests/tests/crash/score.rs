@@ -1,5 +1,7 @@
 //! Watches a run that nobody disturbs, to know at which moments others can be.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context as _;
 use factory_hil_tests::moment::{Held, log::Edge};
 use factory_proto::station::{Outcome, Unit};
@@ -8,15 +10,21 @@ use tokio::sync::oneshot;
 use crate::{
     case,
     line::{Line, NESTS},
-    plan::{Moment, Score},
+    plan::{Moment, Score, Written},
 };
 
 /// Makes two units, and says what a run consists of.
 pub async fn score(line: &mut Line, number: u32) -> anyhow::Result<Score> {
     let mut score = Score::default();
     let one = Moment::Journal(1, Edge::AfterSync);
+    let mut before = Instant::now();
     let unit = watch(line, number, one, |line| {
-        score.records.push(line.rig.device_program(NESTS[0]).is_some());
+        if let Some(record) = score.records.last_mut() {
+            record.gap = before.elapsed();
+        }
+        before = Instant::now();
+        let device = line.rig.device_program(NESTS[0]).is_some();
+        score.records.push(Written { device, gap: Duration::ZERO });
     })
     .await?;
     score.messages = u32::try_from(unit.fcc_answers.len())?;
@@ -66,7 +74,7 @@ async fn watch(
     };
     anyhow::ensure!(unit.outcome() == Outcome::Pass, "an undisturbed unit does not pass: {}", unit.reason);
     line.wait_until_closed(&run).await?;
-    line.look(nest, &serial)?;
+    line.look(nest, &serial, true)?;
     line.take_out(nest, &serial)?;
     Ok(unit)
 }

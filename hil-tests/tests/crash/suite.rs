@@ -1,8 +1,9 @@
 //! All cases on several lines at once, and the table of what came of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     env, fs,
+    ops::RangeInclusive,
     path::Path,
     str::FromStr,
     sync::{
@@ -19,7 +20,7 @@ use tokio::runtime::Handle;
 use crate::{
     case::{Done, Ending, carry_out},
     line::Line,
-    plan::{Case, Score, Victim},
+    plan::{Case, FIRST_RANDOM, Victim},
     programs, score,
 };
 
@@ -34,7 +35,7 @@ const OUTSIDE: u32 = 900_000;
 
 struct Settings {
     seed: u64,
-    only: Option<u32>,
+    only: Option<RangeInclusive<u32>>,
     random_cases: u32,
     lines: u32,
 }
@@ -42,9 +43,7 @@ struct Settings {
 /// What the lines share.
 struct Work {
     settings: Settings,
-    score: Score,
-    matrix: Vec<Case>,
-    next: AtomicU32,
+    plan: Mutex<VecDeque<Case>>,
     kills: AtomicU32,
     told: Mutex<Told>,
 }
@@ -64,15 +63,28 @@ fn setting<T: FromStr>(name: &str) -> anyhow::Result<Option<T>> {
     text.parse().map(Some).ok().with_context(|| format!("{name}={text} is no number"))
 }
 
+/// `4` or `4-9`.
+fn range(text: &str) -> anyhow::Result<RangeInclusive<u32>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.parse().ok().with_context(|| format!("CRASH_CASE={text} is no number"));
+    Ok(number(first)?..=number(last)?)
+}
+
 impl Settings {
     fn read() -> anyhow::Result<Self> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
         Ok(Self {
             seed: setting("CRASH_SEED")?.unwrap_or(now),
-            only: setting("CRASH_CASE")?,
+            only: env::var("CRASH_CASE").ok().map(|text| range(&text)).transpose()?,
             random_cases: setting("CRASH_RANDOM_CASES")?.unwrap_or(RANDOM_CASES),
             lines: setting("CRASH_LINES")?.unwrap_or(LINES),
         })
+    }
+
+    /// So many that those which are asked for are among them.
+    fn random_cases(&self) -> u32 {
+        let last = self.only.as_ref().map_or(0, |only| (only.end() + 1).saturating_sub(FIRST_RANDOM));
+        self.random_cases.max(last)
     }
 }
 
@@ -85,19 +97,15 @@ pub fn run() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut first = runtime.block_on(Line::set_up(&folder.path().join("0"), programs()))?;
     let score = runtime.block_on(score::score(&mut first, OUTSIDE))?;
-    println!("a run: {score:?}");
+    score.show();
     drop(first);
 
-    let work = Work {
-        matrix: score.matrix(settings.seed),
-        score,
-        next: AtomicU32::new(settings.only.unwrap_or(0)),
-        kills: AtomicU32::new(0),
-        told: Mutex::default(),
-        settings,
-    };
-    println!("{} cases at every record and act", work.matrix.len());
-    let lines = if work.settings.only.is_some() { 1 } else { work.settings.lines };
+    let mut plan = score.plan(settings.seed, settings.random_cases());
+    if let Some(only) = &settings.only {
+        plan.retain(|case| only.contains(&case.number));
+    }
+    let work =
+        Work { plan: Mutex::new(plan.into()), kills: AtomicU32::new(0), told: Mutex::default(), settings };
     let results: Vec<anyhow::Result<()>> = thread::scope(|scope| {
         let start = |number| {
             let (work, folder, handle) =
@@ -105,7 +113,7 @@ pub fn run() -> anyhow::Result<()> {
             // What a rig starts dies with the thread that started it.
             scope.spawn(move || work.on_a_line(&folder, handle))
         };
-        let lines: Vec<_> = (1..=lines).map(start).collect();
+        let lines: Vec<_> = (1..=work.settings.lines).map(start).collect();
         lines.into_iter().map(|line| line.join().expect("a line does not panic")).collect()
     });
     let kills = work.kills.into_inner();
@@ -149,14 +157,7 @@ impl Work {
     }
 
     fn take(&self) -> Option<Case> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let cases = u32::try_from(self.matrix.len()).expect("it is small") + self.settings.random_cases;
-        if self.settings.only.map_or(number >= cases, |only| number != only) {
-            return None;
-        }
-        let at = usize::try_from(number).expect("it is small");
-        let planned = self.matrix.get(at).cloned();
-        Some(planned.unwrap_or_else(|| self.score.random(self.settings.seed, number)))
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     fn wrong(&self, case: &Case, what: String) {

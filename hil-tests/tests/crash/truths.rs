@@ -113,7 +113,7 @@ fn journalled(rig: &Rig, ids: &BTreeSet<String>) -> anyhow::Result<BTreeSet<Stri
 }
 
 /// What is found in the unit that lies in a nest.
-pub fn unit(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<Unit> {
+pub fn unit(rig: &Rig, nest: &str, serial: &str, sound: bool) -> anyhow::Result<Unit> {
     let device = store::read(&rig.nest(nest).join(format!("board-{serial}.fcc")))?;
     let certificate = device.get(Kind::Certificate, CERTIFICATE);
     let key = device.get(Kind::PrivateKey, KEY).and_then(PrivateKey::from_der);
@@ -126,6 +126,7 @@ pub fn unit(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<Unit> {
     let tag = pages.iter().map(|page| HEXUPPER.decode(page.as_bytes())).collect::<Result<Vec<_>, _>>()?;
     Ok(Unit {
         endpoint_name: endpoint_name(serial),
+        sound,
         certificate: certificate.map(|der| Sha256::digest(der).into()),
         holds_key,
         closed: device.factory_disabled,
