@@ -208,7 +208,8 @@ impl Rig {
 
 /// A loopback address that nobody listened on a moment ago.
 pub fn free_address() -> anyhow::Result<std::net::SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    // Clients are given ports of 127.0.0.1, where one could take the port of a server that is being started again.
+    Ok(TcpListener::bind("127.0.0.2:0")?.local_addr()?)
 }
 
 /// A child with a name for messages.

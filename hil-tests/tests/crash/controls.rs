@@ -65,39 +65,76 @@ fn copy_segments(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills a station at a moment of its second unit, and lets it begin again from the journal that it had before this
-/// unit, as one that resumes nothing would; the unit is made again. Gives what is wrong then.
-async fn forget_what_was_open(moment: Moment) -> anyhow::Result<Vec<Violation>> {
-    let folder = tempfile::tempdir()?;
-    let (journal, copy) = (folder.path().join("line/journal"), folder.path().join("copy"));
-    let mut line = Line::set_up(&folder.path().join("line"), programs()).await?;
-    let serial = line.lay(NESTS[0], 1, false)?;
-    let run = line.start(case::start(NESTS[0], &serial)).await?;
-    line.wait_until_closed(&run).await?;
-    line.look(NESTS[0], &serial, true)?;
-    assert_eq!(line.judge(None)?, [], "nothing was spoiled yet");
-    copy_segments(&journal, &copy)?;
-
-    let serial = line.lay(NESTS[0], 2, false)?;
-    kill_station_at(&mut line, &serial, moment).await?.context("the run was accepted before")?;
+/// Gives a station that was killed an older journal.
+fn roll_back(line: &mut Line, copy: &Path) -> anyhow::Result<()> {
+    let journal = line.rig.folder.join("journal");
     fs::remove_dir_all(&journal)?;
-    copy_segments(&copy, &journal)?;
-    line.start_station().await?;
-    let run = line.start(case::start(NESTS[0], &serial)).await?;
-    // Whether the controller keeps this result is for the judge to say: its key may have been used.
-    let unit = line.closed(&run).await?;
-    assert_ne!(unit.outcome(), Outcome::Unspecified);
-    line.look(NESTS[0], &serial, true)?;
-    line.judge(None)
+    copy_segments(copy, &journal)
 }
 
+fn rules(line: &Line) -> anyhow::Result<(BTreeSet<Rule>, Vec<Violation>)> {
+    let violations = line.judge(None)?;
+    Ok((violations.iter().map(|violation| violation.rule).collect(), violations))
+}
+
+/// A station that resumes nothing: killed at a moment of its second unit, it goes on with the journal that it had
+/// before this unit, and the unit is made again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_station_that_resumes_nothing_is_seen() -> anyhow::Result<()> {
     // In the middle of a step; and when the certificate exists.
     for record in [4, 8] {
-        let violations = forget_what_was_open(Moment::Journal(record, Edge::AfterSync)).await?;
-        let rules: BTreeSet<Rule> = violations.iter().map(|violation| violation.rule).collect();
+        let folder = tempfile::tempdir()?;
+        let copy = folder.path().join("copy");
+        let mut line = Line::set_up(&folder.path().join("line"), programs()).await?;
+        make(&mut line, 1).await?;
+        assert_eq!(line.judge(None)?, [], "nothing was spoiled yet");
+        copy_segments(&line.rig.folder.join("journal"), &copy)?;
+
+        let serial = line.lay(NESTS[0], 2, false)?;
+        let moment = Moment::Journal(record, Edge::AfterSync);
+        kill_station_at(&mut line, &serial, moment).await?.context("the run was accepted before")?;
+        roll_back(&mut line, &copy)?;
+        line.start_station().await?;
+        let run = line.start(case::start(NESTS[0], &serial)).await?;
+        // Whether the controller keeps this result is for the judge to say: its key may have been used.
+        line.closed(&run).await?;
+        line.look(NESTS[0], &serial, true)?;
+        let (rules, violations) = rules(&line)?;
         assert!(rules.contains(&Rule::NothingLost), "{violations:#?}");
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_that_was_shown_and_is_gone_after_a_crash_is_seen() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("copy");
+    let mut line = Line::without_controller(&folder.path().join("line"), programs()).await?;
+    copy_segments(&line.rig.folder.join("journal"), &copy)?;
+    let serial = line.lay(NESTS[0], 1, false)?;
+    let run = line.start(case::start(NESTS[0], &serial)).await?;
+    assert_eq!(line.closed(&run).await?.outcome(), Outcome::Pass);
+    line.look(NESTS[0], &serial, true)?;
+    line.take_out(NESTS[0], &serial)?;
+
+    line.kill(&[Victim::Station], NESTS[0]);
+    line.bury(&[Victim::Station])?;
+    roll_back(&mut line, &copy)?;
+    line.serve_controller();
+    line.start_station().await?;
+    // When the next unit's result is there, this one would have been.
+    make(&mut line, 2).await?;
+    let (rules, violations) = rules(&line)?;
+    assert!(rules.is_superset(&BTreeSet::from([Rule::ShownIsDurable, Rule::NothingLost])), "{violations:#?}");
+    Ok(())
+}
+
+/// Makes a unit that passes.
+async fn make(line: &mut Line, number: u32) -> anyhow::Result<()> {
+    let serial = line.lay(NESTS[0], number, false)?;
+    let run = line.start(case::start(NESTS[0], &serial)).await?;
+    let unit = line.wait_until_closed(&run).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    line.look(NESTS[0], &serial, true)?;
+    line.take_out(NESTS[0], &serial)
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -53,7 +54,8 @@ pub struct Line {
     programs: PathBuf,
     results: PathBuf,
     controller: Controller,
-    serving: JoinHandle<anyhow::Result<()>>,
+    address: SocketAddr,
+    serving: Option<JoinHandle<anyhow::Result<()>>>,
     station: Option<StationClient<Channel>>,
     station_log: Option<LogWatch>,
     signer_log: Option<LogWatch>,
@@ -68,10 +70,16 @@ pub struct Line {
 impl Line {
     /// Sets one up in an empty folder, running, with an order that takes any number of units.
     pub async fn set_up(folder: &Path, programs: &Path) -> anyhow::Result<Self> {
+        let mut line = Self::without_controller(folder, programs).await?;
+        line.serve_controller();
+        Ok(line)
+    }
+
+    /// The same, while the controller is away.
+    pub async fn without_controller(folder: &Path, programs: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
         let results = folder.join("results.jsonl");
         let (controller, address) = (Controller::new(&results)?, free_address()?);
-        let serving = tokio::spawn(controller.clone().serve(address));
         let rig = Rig::build(folder, programs, &NESTS, &format!("http://{address}"))?;
         let listen = |nest| anyhow::Ok((nest, Listener::at(&rig.moments(nest))?));
         let simulators = NESTS.into_iter().map(listen).collect::<anyhow::Result<_>>()?;
@@ -80,7 +88,8 @@ impl Line {
             programs: programs.to_owned(),
             results,
             controller,
-            serving,
+            address,
+            serving: None,
             station: None,
             station_log: None,
             signer_log: None,
@@ -93,6 +102,11 @@ impl Line {
         line.start_station().await?;
         line::open(line.station()?, ORDER, QUANTITY).await?;
         Ok(line)
+    }
+
+    /// Lets the controller come.
+    pub fn serve_controller(&mut self) {
+        self.serving = Some(tokio::spawn(self.controller.clone().serve(self.address)));
     }
 
     pub fn start_signer(&mut self) -> anyhow::Result<()> {
@@ -281,7 +295,9 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.serving.abort();
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
     }
 }
 
