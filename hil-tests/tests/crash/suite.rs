@@ -28,6 +28,8 @@ use crate::{
 const RANDOM_CASES: u32 = 60;
 /// As few as may be.
 const KILLS: u32 = 300;
+/// So many runs of ten must go on to PASS when it was the station that was killed.
+const RESUMED_OF_TEN: u32 = 9;
 /// A line mostly waits for its device.
 const LINES: u32 = 3;
 /// Numbers of units that no case has.
@@ -116,7 +118,7 @@ pub fn run() -> anyhow::Result<()> {
         let lines: Vec<_> = (1..=work.settings.lines).map(start).collect();
         lines.into_iter().map(|line| line.join().expect("a line does not panic")).collect()
     });
-    let kills = work.kills.into_inner();
+    let (whole, kills) = (work.settings.only.is_none(), work.kills.into_inner());
     let told = work.told.into_inner().unwrap_or_else(PoisonError::into_inner);
     told.show(kills, begun.elapsed());
     if !told.wrong.is_empty() || results.iter().any(Result::is_err) {
@@ -126,8 +128,9 @@ pub fn run() -> anyhow::Result<()> {
         result?;
     }
     ensure!(told.wrong.is_empty(), "{}", told.wrong.join("\n"));
-    if work.settings.only.is_none() {
+    if whole {
         ensure!(kills >= KILLS, "only {kills} processes were killed");
+        told.check_resumed()?;
     }
     Ok(())
 }
@@ -189,6 +192,22 @@ impl Work {
 }
 
 impl Told {
+    /// A station that is killed while all others live goes on, nearly always; nobody looks at a device that is dead.
+    fn check_resumed(&self) -> anyhow::Result<()> {
+        for (victims, endings) in &self.done {
+            if !victims.contains(&Victim::Station) || victims.contains(&Victim::Device) {
+                continue;
+            }
+            let (all, passed) =
+                (endings.values().sum::<u32>(), endings.get(&Ending::Passed).copied().unwrap_or(0));
+            ensure!(
+                passed * 10 >= all * RESUMED_OF_TEN,
+                "{victims:?} killed: only {passed} of {all} runs went on to PASS"
+            );
+        }
+        Ok(())
+    }
+
     fn show(&self, kills: u32, elapsed: Duration) {
         println!("{:26} kills  passed  failed, then passed  set aside", "killed");
         for (victims, endings) in &self.done {
