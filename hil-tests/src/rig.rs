@@ -18,8 +18,10 @@ use nix::{
 };
 
 mod files;
+mod processes;
 
 pub use files::RECIPE;
+pub use processes::{Running, Simulator};
 
 use crate::child::Child;
 
@@ -103,6 +105,8 @@ impl Rig {
     pub fn start_station(&mut self) -> anyhow::Result<()> {
         let mut serve = self.program("factory-stationd")?;
         serve.arg("serve").arg("--config").arg(self.folder.join("station.toml"));
+        // Its instruments' processes are known by it.
+        serve.current_dir(&self.folder);
         let log = self.log("station.log")?;
         self.daemon = Some(Process::logged(serve, log)?);
         wait_for(&self.folder.join("station.sock"), &mut self.daemon)

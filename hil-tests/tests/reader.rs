@@ -244,6 +244,8 @@ fn a_reader_that_fails_once_is_opened_again() {
     check(WireFault::Garbage(vec![0xAA; 16]));
     check(WireFault::Status(0x0D)); // overheated
     check(WireFault::Delay(Duration::from_millis(700)));
+    // The answer comes while the reader is being opened again.
+    check(WireFault::Delay(Duration::from_millis(1200)));
 }
 
 #[test]

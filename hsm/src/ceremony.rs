@@ -1,4 +1,4 @@
-//! The key ceremony: makes token, key and CA certificate, once, and records what was done.
+//! The key ceremony: makes the token, and for each role its key and certificate, once, and records what was done.
 //!
 //! Never changes what exists: whatever is in the way is named and left alone.
 
@@ -41,11 +41,11 @@ pub struct Plan {
 /// Why there is no CA; what had been begun was undone.
 #[derive(Debug, thiserror::Error)]
 pub enum CeremonyError {
-    /// A CA that devices may trust already.
+    /// A CA that devices may trust already, and nothing else is missing.
     #[error("CA certificate {} exists already: nothing was changed, choose another `ca-certificate`", .0.display())]
     CertificateExists(PathBuf),
     /// The certificate has no place to go.
-    #[error("CA certificate {} cannot be written: its folder must exist and be writable", path.display())]
+    #[error("certificate {} cannot be written: its folder must exist and be writable", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
@@ -71,6 +71,13 @@ pub enum CeremonyError {
 pub struct Transcript {
     module: String,
     token: Token,
+    made: Vec<Made>,
+}
+
+/// A role's key and certificate.
+#[derive(Debug)]
+struct Made {
+    role: &'static str,
     key_label: String,
     attributes: KeyAttributes,
     common_name: Name,
@@ -80,7 +87,14 @@ pub struct Transcript {
     certificate: PathBuf,
 }
 
-/// Makes what `config` names as `plan` says.
+/// What a key is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    DeviceIdentity,
+    Provenance,
+}
+
+/// Makes what `config` names as `plan` says: of each role what is not there yet.
 pub fn initialise(
     config: &Config,
     plan: &Plan,
@@ -88,35 +102,87 @@ pub fn initialise(
     so_pin: Option<&Pin>,
     now: OffsetDateTime,
 ) -> Result<Transcript, CeremonyError> {
-    if fs::symlink_metadata(&config.ca_certificate).is_ok() {
+    let roles = [Role::DeviceIdentity, Role::Provenance];
+    let missing: Vec<Role> =
+        roles.into_iter().filter(|role| fs::symlink_metadata(role.certificate(config)).is_err()).collect();
+    if missing.is_empty() {
         return Err(CeremonyError::CertificateExists(config.ca_certificate.clone()));
     }
     let module = Module::load(&config.module)?;
     let token = commission::prepare(&module, &config.token_label, user_pin, so_pin)?;
-    let key = NewKey::generate(&module, &token, user_pin, &config.ca_key_label)?;
-
-    let serial = profile::random_serial();
-    let validity = Validity::of_authority(now, plan.lifetime);
-    let params = profile::authority(&plan.common_name, &plan.subject, validity, serial);
-    let certificate = RemoteKey::new(&key, key.point()).certify(|ca_key| params.self_signed(&ca_key))?;
-    let authority = Authority::new(certificate.der().clone()).map_err(CeremonyError::Unusable)?;
-    authority.check_key(&key)?;
-    write_new(&config.ca_certificate, &certificate.pem())?;
-
-    let transcript = Transcript {
-        module: module.to_string(),
-        token,
-        key_label: config.ca_key_label.clone(),
-        attributes: key.attributes().clone(),
-        common_name: plan.common_name.clone(),
-        serial,
-        validity,
-        fingerprint: Sha256::digest(certificate.der()).into(),
-        certificate: config.ca_certificate.clone(),
-    };
-    key.keep();
+    let mut made = Vec::new();
+    for role in missing {
+        let key = NewKey::generate(&module, &token, user_pin, role.key_label(config))?;
+        made.push(role.make(key, config, plan, now)?);
+    }
+    let module_name = module.to_string();
     module.finalize()?;
-    Ok(transcript)
+    Ok(Transcript { module: module_name, token, made })
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::DeviceIdentity => "device identity",
+            Self::Provenance => "provenance",
+        }
+    }
+
+    fn key_label(self, config: &Config) -> &str {
+        match self {
+            Self::DeviceIdentity => &config.ca_key_label,
+            Self::Provenance => &config.provenance_key_label,
+        }
+    }
+
+    fn certificate(self, config: &Config) -> &Path {
+        match self {
+            Self::DeviceIdentity => &config.ca_certificate,
+            Self::Provenance => &config.provenance_certificate,
+        }
+    }
+
+    fn common_name(self, plan: &Plan) -> Name {
+        match self {
+            Self::DeviceIdentity => plan.common_name.clone(),
+            Self::Provenance => "Station Provenance".parse().expect("it is a name"),
+        }
+    }
+
+    /// Certifies the key by itself, and leaves both when all is well.
+    fn make(
+        self,
+        key: NewKey,
+        config: &Config,
+        plan: &Plan,
+        now: OffsetDateTime,
+    ) -> Result<Made, CeremonyError> {
+        let (serial, common_name) = (profile::random_serial(), self.common_name(plan));
+        let validity = Validity::of_authority(now, plan.lifetime);
+        let params = match self {
+            Self::DeviceIdentity => profile::authority(&common_name, &plan.subject, validity, serial),
+            Self::Provenance => profile::provenance(&common_name, &plan.subject, validity, serial),
+        };
+        let certificate =
+            RemoteKey::new(&key, key.point()).certify(|own_key| params.self_signed(&own_key))?;
+        if self == Self::DeviceIdentity {
+            let authority = Authority::new(certificate.der().clone()).map_err(CeremonyError::Unusable)?;
+            authority.check_key(&key)?;
+        }
+        write_new(self.certificate(config), &certificate.pem())?;
+        let made = Made {
+            role: self.name(),
+            key_label: self.key_label(config).to_owned(),
+            attributes: key.attributes().clone(),
+            common_name,
+            serial,
+            validity,
+            fingerprint: Sha256::digest(certificate.der()).into(),
+            certificate: self.certificate(config).to_owned(),
+        };
+        key.keep();
+        Ok(made)
+    }
 }
 
 /// Writes a file that must not exist yet, and returns when it is on the disk.
@@ -142,7 +208,14 @@ impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "module        {}", self.module)?;
         writeln!(f, "token         {:?}, serial {}", self.token.label, self.token.serial)?;
-        writeln!(f, "              {}", self.token.hardware)?;
+        write!(f, "              {}", self.token.hardware)?;
+        self.made.iter().try_for_each(|made| write!(f, "\n{made}"))
+    }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "role          {}", self.role)?;
         writeln!(f, "key           {:?}, P-256", self.key_label)?;
         writeln!(f, "              {}", self.attributes)?;
         writeln!(f, "certificate   {}", self.certificate.display())?;

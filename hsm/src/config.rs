@@ -38,6 +38,12 @@ pub struct Config {
     pub ca_key_label: String,
     /// The CA's certificate, PEM; written by `init`.
     pub ca_certificate: PathBuf,
+    /// Where the ledger lies.
+    pub ledger: PathBuf,
+    /// The label of the provenance key pair in the token.
+    pub provenance_key_label: String,
+    /// The provenance key's certificate, PEM; written by `init`.
+    pub provenance_certificate: PathBuf,
     /// How long a device certificate is valid; [`MINIMUM_LIFETIME`] to 100 years.
     pub certificate_lifetime: Duration,
     /// Sessions with the token, each with a thread that owns it.
@@ -64,6 +70,9 @@ impl Config {
         let so_pin_credential = file.optional("so-pin-credential", credential);
         let ca_key_label = file.required("ca-key-label", key_label);
         let ca_certificate = file.required("ca-certificate", path);
+        let ledger = file.required("ledger", path);
+        let provenance_key_label = file.or("provenance-key-label", "provenance".to_owned(), key_label);
+        let provenance_certificate = file.required("provenance-certificate", path);
         let certificate_lifetime =
             file.or("certificate-lifetime", 20 * YEAR, within(MINIMUM_LIFETIME..=100 * YEAR));
         let sessions = file.or("sessions", DEFAULT_SESSIONS, sessions);
@@ -82,6 +91,9 @@ impl Config {
             so_pin_credential: so_pin_credential?,
             ca_key_label: ca_key_label?,
             ca_certificate: ca_certificate?,
+            ledger: ledger?,
+            provenance_key_label: provenance_key_label?,
+            provenance_certificate: provenance_certificate?,
             certificate_lifetime: certificate_lifetime?,
             sessions: sessions?,
             sign_deadline: sign_deadline?,
@@ -151,6 +163,8 @@ token-label = "factory"
 pin-credential = "user-pin"
 ca-key-label = "device-identity-ca"
 ca-certificate = "ca.pem"
+ledger = "ledger"
+provenance-certificate = "provenance.pem"
 "#;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -227,12 +241,12 @@ ca-certificate = "ca.pem"
             &[
                 "3: key `token-label`: is 33 bytes long, 1 to 32 are allowed",
                 "5: key `ca-key-label`: must not be empty",
-                "7: key `certificate-lifetime`: must be 10years to 100years",
-                "8: key `sessions`: must be 1 to 64",
-                "9: key `sign-deadline`: must be a duration such as \"5s\"",
-                "11: key `allowed-uids[1]`: -1 does not fit",
-                "13: key `subject.country`: must be two capital letters",
-                "14: key `subject.organization`: must be 1 to 64 printable characters",
+                "9: key `certificate-lifetime`: must be 10years to 100years",
+                "10: key `sessions`: must be 1 to 64",
+                "11: key `sign-deadline`: must be a duration such as \"5s\"",
+                "13: key `allowed-uids[1]`: -1 does not fit",
+                "15: key `subject.country`: must be two capital letters",
+                "16: key `subject.organization`: must be 1 to 64 printable characters",
             ],
         );
     }

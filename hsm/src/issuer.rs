@@ -1,6 +1,6 @@
 //! Issues device certificates: checked request in, verified certificate out.
 //!
-//! Knows the rules and the order of things. Knows nothing of gRPC, and nothing of what was issued before.
+//! Knows the certificate and its checks. Knows nothing of gRPC, and nothing of what was issued before.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     authority::{Authority, AuthorityError, VerifyError},
     csr::DeviceKey,
+    ledger::record::Terms,
     profile::{self, CaEndsTooSoon, Subject, Validity},
     token::{
         key::{RemoteKey, SigningError},
@@ -32,15 +33,10 @@ pub struct Request {
     pub endpoint: EndpointName,
     /// The device's key, proven to be in its possession.
     pub key: DeviceKey,
-}
-
-/// A device certificate that verifies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
-    /// The certificate, DER.
-    pub certificate: CertificateDer<'static>,
-    /// Its serial number.
-    pub serial: [u8; 16],
+    /// The request it came in, PKCS#10 in DER.
+    pub certificate_request: Vec<u8>,
+    /// The issuance that is void from then on, because its key died.
+    pub supersedes: Option<Uuid>,
 }
 
 /// Why no certificate was issued.
@@ -94,11 +90,32 @@ impl Issuer {
         self.pool.token()
     }
 
-    /// Signs a certificate for the device and verifies it. Blocks until the token has answered.
-    pub fn issue(&self, request: &Request, now: OffsetDateTime) -> Result<Issued, IssueError> {
+    /// What a certificate that is asked for now will say.
+    ///
+    /// # Errors
+    /// The CA is too old.
+    pub fn terms(&self, now: OffsetDateTime) -> Result<Terms, IssueError> {
         let validity = Validity::of_device(now, self.lifetime, self.authority.validity())?;
-        let serial = profile::random_serial();
-        let params = profile::device(&request.endpoint, &self.subject, validity, serial);
+        Ok(Terms {
+            serial: profile::random_serial(),
+            not_before: validity.not_before.unix_timestamp(),
+            not_after: validity.not_after.unix_timestamp(),
+        })
+    }
+
+    /// Signs a certificate for the device and verifies it. Blocks until the token has answered.
+    ///
+    /// # Errors
+    /// The token did not sign, or not well.
+    pub fn issue(
+        &self,
+        request: &Request,
+        terms: Terms,
+        now: OffsetDateTime,
+    ) -> Result<CertificateDer<'static>, IssueError> {
+        let validity =
+            Validity { not_before: time_of(terms.not_before), not_after: time_of(terms.not_after) };
+        let params = profile::device(&request.endpoint, &self.subject, validity, terms.serial);
 
         let certificate = RemoteKey::new(&self.pool, self.authority.point()).certify(|ca_key| {
             let issuer = RcgenIssuer::from_ca_cert_der(self.authority.certificate(), ca_key)?;
@@ -109,6 +126,11 @@ impl Issuer {
         self.authority
             .verify(certificate.der(), &request.endpoint, &request.key, now)
             .map_err(|source| IssueError::Wrong { endpoint: request.endpoint.clone(), source })?;
-        Ok(Issued { certificate: certificate.der().clone(), serial })
+        Ok(certificate.der().clone())
     }
+}
+
+/// The ledger holds what was a time when it was written.
+fn time_of(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }

@@ -1,7 +1,8 @@
 //! The signer: PKCS#11, key ceremony, certificate profiles and CSR policy.
 //!
 //! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request's way:
-//! [`service`] (gRPC, and [`csr`] at the door) → [`issuer`] ([`profile`], [`authority`]) → [`token`].
+//! [`service`] (gRPC, and [`csr`] at the door) → [`registrar`] → [`ledger`], and [`issuer`] ([`profile`], [`authority`])
+//! or [`provenance`] → [`token`].
 //! [`ceremony`] makes the token and the CA before that, once.
 
 pub mod authority;
@@ -10,8 +11,11 @@ pub mod config;
 pub mod credential;
 pub mod csr;
 pub mod issuer;
+pub mod ledger;
 pub mod peer;
 pub mod profile;
+pub mod provenance;
+pub mod registrar;
 pub mod service;
 pub mod socket;
 pub mod token;

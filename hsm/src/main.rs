@@ -3,8 +3,10 @@
 use std::{
     env,
     io::IsTerminal,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,10 +18,18 @@ use factory_hsm::{
     config::Config,
     credential::{CredentialError, Pin},
     issuer::Issuer,
+    ledger::Ledger,
     peer::AllowedPeers,
     profile::{Country, Name, YEAR},
+    provenance::Provenance,
+    registrar::Registrar,
     service, socket,
-    token::{TokenError, module::Module, pool::SigningPool, session::Access},
+    token::{
+        TokenError,
+        module::Module,
+        pool::SigningPool,
+        session::{Access, Login},
+    },
 };
 use factory_settings::SettingsError;
 use time::OffsetDateTime;
@@ -113,23 +123,31 @@ fn serve(config: &Path) -> Result<()> {
     let config = Config::read(config)?;
     let pin = read_pin(&config.pin_credential)?;
     let authority = Authority::read(&config.ca_certificate)?;
-    let access = Access::new(Module::load(&config.module)?, &config.token_label, &config.ca_key_label, pin);
-    let pool = SigningPool::open(access, config.sessions, config.sign_deadline)?;
-    let issuer =
-        Issuer::new(authority, pool, config.subject, config.certificate_lifetime, OffsetDateTime::now_utc())?;
-
+    let login = Arc::new(Login::new(Module::load(&config.module)?, &config.token_label, pin));
+    let pool = |key: &str, sessions| {
+        SigningPool::open(Access::new(login.clone(), key), sessions, config.sign_deadline)
+    };
+    let issuing = pool(&config.ca_key_label, config.sessions)?;
+    let provenance = Provenance::open(
+        &config.provenance_certificate,
+        pool(&config.provenance_key_label, NonZeroUsize::MIN)?,
+    )?;
+    let now = OffsetDateTime::now_utc();
+    let issuer = Issuer::new(authority, issuing, config.subject, config.certificate_lifetime, now)?;
     tokio::runtime::Runtime::new().context("the runtime could not be started")?.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (listener, _socket) = socket::listen(&config.socket)?;
-        info!(socket = %config.socket.display(), token = issuer.token().label, "serving");
+        let ledger = Ledger::open(&config.ledger).context("the ledger cannot be opened")?;
+        let registrar = Registrar::new(issuer, provenance, ledger);
+        info!(socket = %config.socket.display(), token = registrar.issuer().token().label, "serving");
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
         };
-        service::serve(listener, issuer, AllowedPeers::new(config.allowed_uids), stop).await?;
+        service::serve(listener, registrar, AllowedPeers::new(config.allowed_uids), stop).await?;
         info!("stopped");
         Ok(())
     })

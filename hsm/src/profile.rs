@@ -135,6 +135,19 @@ pub fn authority(
     params
 }
 
+/// The key that signs statements about a station's log.
+pub fn provenance(
+    common_name: &Name,
+    subject: &Subject,
+    validity: Validity,
+    serial: [u8; 16],
+) -> CertificateParams {
+    let mut params = certificate(&common_name.0, subject, validity, serial);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params
+}
+
 fn certificate(
     common_name: &str,
     subject: &Subject,

@@ -7,14 +7,17 @@ use std::{future::Future, sync::Arc, time::Duration};
 use data_encoding::HEXLOWER;
 use factory_proto::{
     DESCRIPTORS,
+    head::HeadStatement,
+    ids::NestName,
     signer::{
-        DescribeRequest, DescribeResponse, IssueRequest, IssueResponse, LookupRequest, LookupResponse,
-        SignHeadRequest, SignHeadResponse,
+        DescribeRequest, DescribeResponse, IssuanceState, IssueRequest, IssueResponse, LookupRequest,
+        LookupResponse, SignHeadRequest, SignHeadResponse,
         signer_server::{Signer, SignerServer},
     },
 };
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use tokio::{net::UnixListener, task, time::Instant};
+use tokio::{net::UnixListener, time::Instant};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Code, Response, Status, service::InterceptorLayer, transport::Server};
 use tracing::{error, info, warn};
@@ -22,8 +25,10 @@ use uuid::Uuid;
 
 use crate::{
     csr,
-    issuer::{IssueError, Issuer, Request},
+    issuer::{IssueError, Request},
+    ledger::{Refusal, Standing},
     peer::AllowedPeers,
+    registrar::{Registrar, RegistrarError},
     token::key::SigningError,
 };
 
@@ -46,7 +51,7 @@ pub enum ServeError {
 /// Serves until `stop` comes, then lets calls that have begun end.
 pub async fn serve(
     listener: UnixListener,
-    issuer: Issuer,
+    registrar: Registrar,
     peers: AllowedPeers,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -58,7 +63,7 @@ pub async fn serve(
         .with_service_name(<SignerServer<SignerService> as tonic::server::NamedService>::NAME)
         .with_service_name("grpc.health.v1.Health")
         .build_v1()?;
-    let signer = SignerServer::new(SignerService { issuer: Arc::new(issuer) })
+    let signer = SignerServer::new(SignerService { registrar: Arc::new(registrar) })
         .max_decoding_message_size(MESSAGE_LIMIT);
 
     let (draining, drained_too_long) = tokio::sync::oneshot::channel();
@@ -85,7 +90,7 @@ pub async fn serve(
 }
 
 struct SignerService {
-    issuer: Arc<Issuer>,
+    registrar: Arc<Registrar>,
 }
 
 #[tonic::async_trait]
@@ -95,45 +100,70 @@ impl Signer for SignerService {
         let request = Request::try_from(call.into_inner())?;
         let (order, issuance, endpoint) = (request.order.clone(), request.issuance, request.endpoint.clone());
 
-        let issuer = self.issuer.clone();
-        let issued = task::spawn_blocking(move || issuer.issue(&request, OffsetDateTime::now_utc()))
-            .await
-            .map_err(|_| Status::internal("the signer failed; its log says why"))?
-            .map_err(|error| {
+        let certificate =
+            self.registrar.issue(request, OffsetDateTime::now_utc()).await.map_err(|error| {
                 error!(%order, %issuance, %endpoint, error = &error as &dyn std::error::Error, "not issued");
                 status_of(&error)
             })?;
-
-        let serial = HEXLOWER.encode(&issued.serial);
-        info!(%order, %issuance, %endpoint, serial, elapsed = ?begun.elapsed(), "issued");
+        let (repeated, fingerprint) =
+            (certificate.repeated, HEXLOWER.encode(&Sha256::digest(&certificate.der)));
+        info!(%order, %issuance, %endpoint, fingerprint, repeated, elapsed = ?begun.elapsed(), "issued");
         Ok(Response::new(IssueResponse {
-            certificate: issued.certificate.to_vec(),
-            issuers: vec![self.issuer.ca_certificate().to_vec()],
+            certificate: certificate.der,
+            issuers: vec![self.registrar.issuer().ca_certificate().to_vec()],
         }))
     }
 
-    async fn lookup(&self, _: tonic::Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
-        Err(Status::unimplemented("this signer keeps no ledger yet"))
+    async fn lookup(&self, call: tonic::Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        let issuance = issuance_id("issuance_id", &call.into_inner().issuance_id)?;
+        let Some(account) = self.registrar.account(issuance) else {
+            return Ok(Response::new(LookupResponse {
+                state: IssuanceState::Unknown.into(),
+                ..LookupResponse::default()
+            }));
+        };
+        let state = match account.standing {
+            Standing::Asked(_) => IssuanceState::Asked,
+            Standing::Issued(_) => IssuanceState::Issued,
+            Standing::Void(_) => IssuanceState::Void,
+        };
+        let certificate = self.registrar.certificate(&account).await.map_err(|error| status_of(&error))?;
+        Ok(Response::new(LookupResponse {
+            state: state.into(),
+            endpoint_name: account.endpoint_name,
+            certificate,
+        }))
     }
 
     async fn sign_head(
         &self,
-        _: tonic::Request<SignHeadRequest>,
+        call: tonic::Request<SignHeadRequest>,
     ) -> Result<Response<SignHeadResponse>, Status> {
-        Err(Status::unimplemented("this signer has no provenance key yet"))
+        let statement = statement(call.into_inner())?;
+        let (station, last) = (statement.station.clone(), statement.last_sequence);
+        let signed = self.registrar.sign_head(statement).await.map_err(|error| {
+            error!(station, last, error = &error as &dyn std::error::Error, "head not signed");
+            status_of(&error)
+        })?;
+        info!(station, last, "head signed");
+        Ok(Response::new(SignHeadResponse {
+            statement: signed.statement,
+            signature: signed.signature,
+            certificates: vec![self.registrar.provenance().certificate().to_vec()],
+        }))
     }
 
     async fn describe(
         &self,
         _: tonic::Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let token = self.issuer.token();
+        let token = self.registrar.issuer().token();
         Ok(Response::new(DescribeResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             token_label: token.label.clone(),
             token_serial: token.serial.clone(),
-            ca_certificate: self.issuer.ca_certificate().to_vec(),
-            provenance_certificate: Vec::new(),
+            ca_certificate: self.registrar.issuer().ca_certificate().to_vec(),
+            provenance_certificate: self.registrar.provenance().certificate().to_vec(),
         }))
     }
 }
@@ -143,21 +173,51 @@ impl TryFrom<IssueRequest> for Request {
 
     fn try_from(wire: IssueRequest) -> Result<Self, Status> {
         let endpoint = wire.endpoint_name.parse().map_err(refuse("endpoint_name"))?;
+        let supersedes = match wire.supersedes.as_str() {
+            "" => None,
+            id => Some(issuance_id("supersedes", id)?),
+        };
         Ok(Self {
-            issuance: issuance_id(&wire.issuance_id)?,
+            issuance: issuance_id("issuance_id", &wire.issuance_id)?,
             order: wire.work_order.parse().map_err(refuse("work_order"))?,
             key: csr::check(&wire.certificate_request, &endpoint).map_err(refuse("certificate_request"))?,
             endpoint,
+            certificate_request: wire.certificate_request,
+            supersedes,
         })
     }
 }
 
-fn issuance_id(text: &str) -> Result<Uuid, Status> {
+fn issuance_id(field: &'static str, text: &str) -> Result<Uuid, Status> {
     match Uuid::try_parse(text) {
         // `try_parse` also takes the forms with braces, with urn: and without hyphens.
         Ok(id) if text.len() == 36 => Ok(id),
-        _ => Err(refuse("issuance_id")("is no UUID in text form (36 characters)")),
+        _ => Err(refuse(field)("is no UUID in text form (36 characters)")),
     }
+}
+
+fn statement(wire: SignHeadRequest) -> Result<HeadStatement, Status> {
+    let station: NestName = wire.station.parse().map_err(refuse("station"))?;
+    let records = (wire.first_sequence, wire.last_sequence);
+    if records.0 == 0 || records.1 < records.0 {
+        return Err(refuse("last_sequence")("must not be less than first_sequence, which begins at 1"));
+    }
+    if wire.closed_runs > records.1 {
+        return Err(refuse("closed_runs")("must not be more than there are records"));
+    }
+    Ok(HeadStatement::new(
+        station.to_string(),
+        bytes("log_id", &wire.log_id)?,
+        records,
+        bytes("chain_hash", &wire.chain_hash)?,
+        bytes("merkle_root", &wire.merkle_root)?,
+        wire.closed_runs,
+        wire.time,
+    ))
+}
+
+fn bytes<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], Status> {
+    bytes.try_into().map_err(|_| refuse(field)(format!("is {} bytes long, must be {N}", bytes.len())))
 }
 
 /// `.map_err(refuse("field"))`: INVALID_ARGUMENT that names the field and its fault.
@@ -166,15 +226,26 @@ fn refuse<E: std::fmt::Display>(field: &'static str) -> impl FnOnce(E) -> Status
 }
 
 /// What the caller may know: whether to try again. The rest is in the log.
-fn status_of(error: &IssueError) -> Status {
+fn status_of(error: &RegistrarError) -> Status {
     let (code, text) = match error {
-        IssueError::Signing(SigningError::Token(_)) => {
+        RegistrarError::Refused(refusal) => {
+            let code = match refusal {
+                Refusal::Differs | Refusal::EndpointTaken(_) | Refusal::KeyTaken(_) => Code::AlreadyExists,
+                Refusal::Superseded => Code::FailedPrecondition,
+                Refusal::OtherEndpoint(_) | Refusal::Itself => Code::InvalidArgument,
+            };
+            return Status::new(code, refusal.to_string());
+        }
+        RegistrarError::Head(refusal) => return Status::failed_precondition(refusal.to_string()),
+        RegistrarError::Signing(_) | RegistrarError::Issue(IssueError::Signing(SigningError::Token(_))) => {
             (Code::Unavailable, "the token cannot sign at present; send the same request again")
         }
-        IssueError::CaEndsTooSoon(_) => {
+        RegistrarError::Issue(IssueError::CaEndsTooSoon(_)) => {
             (Code::FailedPrecondition, "the CA ends too soon to issue device certificates")
         }
-        IssueError::Signing(SigningError::Certificate(_)) | IssueError::Wrong { .. } => {
+        RegistrarError::Ledger(_) => (Code::Internal, "the ledger failed; the signer's log says what to do"),
+        RegistrarError::Panicked(_) => (Code::Internal, "the signer failed; its log says why"),
+        RegistrarError::Issue(_) => {
             (Code::Internal, "no good certificate could be made; the signer's log says why")
         }
     };

@@ -133,6 +133,9 @@ pub enum TokenError {
     /// The token did not answer in time.
     #[error("the token did not sign within {0:?}")]
     Deadline(std::time::Duration),
+    /// A signature that does not verify with the key's own certificate.
+    #[error("the token signed with another key than its certificate says")]
+    OtherKey,
 }
 
 impl TokenError {

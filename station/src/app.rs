@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs, io, mem,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,9 +22,10 @@ use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
-    config::Config,
+    books::OpenRun,
+    config::{Config, NestSettings},
     events::Events,
-    nest::{Nest, Shared},
+    nest::{Left, Nest, Shared},
     orders::Orders,
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
@@ -32,6 +33,7 @@ use crate::{
     rpc::StationService,
     signer::Signer,
     units::Units,
+    upkeep,
 };
 
 // Commands are small; a message beyond this is no command.
@@ -76,10 +78,12 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let listeners = listeners(&config).await?;
     let recipes = Arc::new(Recipes::load(&config.recipes)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
-    recovery::close_open_runs(&journal).await?;
+    let mut books = recovery::recover(&journal)?;
+    let open_runs = mem::take(&mut books.open);
+    let units = Units::new(journal.clone());
     let shared = Shared {
-        units: Units::new(journal.clone()),
-        orders: Orders::recover(journal.clone())?,
+        orders: Orders::new(journal.clone(), units.clone(), books),
+        units,
         signer: Signer::new(&config.signer),
         events: Events::default(),
         recipes,
@@ -87,8 +91,9 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     };
 
     let nest_tasks = TaskTracker::new();
-    let open = |settings| {
-        let nest = Nest::open(settings, program, shared.clone(), &nest_tasks);
+    let mut left = left(&config, open_runs.into_values(), &shared).await?;
+    let open = |settings: &NestSettings| {
+        let nest = Nest::open(settings, program, shared.clone(), left.remove(&settings.name), &nest_tasks);
         (nest.name().clone(), nest)
     };
     let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());
@@ -103,6 +108,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     };
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
+    let upkeep = tokio::spawn(upkeep::keep(shared.journal.as_ref().clone(), stop_uplink.clone()));
 
     let service = StationService { name: config.name.clone(), nests: nests.clone(), shared: shared.clone() };
     let stop_server = CancellationToken::new();
@@ -125,8 +131,9 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     }
     stop_uplink.cancel();
     stop_server.cancel();
-    // Neither task can fail in a way that matters any more, and a client that does not hang up is left behind.
+    // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
+    let _ = upkeep.await;
     if server_ended.is_none() {
         let _ = timeout(LAST_CALLS, server).await;
     }
@@ -136,6 +143,26 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         Some(Ok(Err(error))) => Err(AppError::Server(error)),
         _ => Ok(()),
     }
+}
+
+/// The runs that were left open, by the nests that go on with them. One that nobody can go on with is closed.
+async fn left(
+    config: &Config,
+    open_runs: impl Iterator<Item = OpenRun>,
+    shared: &Shared,
+) -> Result<BTreeMap<NestName, Left>, JournalError> {
+    let mut left = BTreeMap::new();
+    for open in open_runs {
+        let nest = open.run.nest.clone();
+        let there = config.nests.iter().any(|settings| settings.name == nest) && !left.contains_key(&nest);
+        let found =
+            if there { Left::find(open.clone(), shared) } else { Err(format!("nest {nest} is gone")) };
+        match found {
+            Ok(run) => drop(left.insert(nest, run)),
+            Err(reason) => Left::give_up(open, &reason, shared).await?,
+        }
+    }
+    Ok(left)
 }
 
 /// Lets every nest finish its unit; breaks off what is not done in time.

@@ -10,7 +10,7 @@ use factory_proto::{
 use tokio::sync::broadcast;
 
 use crate::{
-    record::{RunId, RunOpened, Stopped},
+    record::{Quarantine, Resumption, RunId, RunOpened, Stopped},
     step::Step,
 };
 
@@ -38,6 +38,11 @@ pub enum What {
         /// Whether a run is in it.
         busy: bool,
     },
+    /// The nest takes no units: an instrument of it does not answer.
+    Parked {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// A run was durably accepted.
     Accepted {
         /// For this order.
@@ -49,8 +54,10 @@ pub enum What {
     StepEnded(Step, Outcome),
     /// A step goes on.
     Progress(Step, Progress),
+    /// A run that the station's end had left open goes on.
+    Resumed(Resumption),
     /// A run ended, and its result is durable.
-    Closed(Outcome, Option<Stopped>),
+    Closed(Outcome, Option<Stopped>, Option<Quarantine>),
 }
 
 /// Where events go.
@@ -71,26 +78,21 @@ impl Events {
 
     /// Tells of a nest.
     pub fn tell_nest(&self, nest: &NestName, busy: bool) {
-        self.send(Event {
-            time: SystemTime::now(),
-            nest: nest.clone(),
-            run: None,
-            what: What::Nest { busy },
-        });
+        self.send(nest, None, What::Nest { busy });
+    }
+
+    /// Tells that a nest is parked, and why.
+    pub fn tell_parked(&self, nest: &NestName, reason: &str) {
+        self.send(nest, None, What::Parked { reason: reason.to_owned() });
     }
 
     /// Tells of a run.
     pub fn tell(&self, run: &RunOpened, what: What) {
-        self.send(Event {
-            time: SystemTime::now(),
-            nest: run.nest.clone(),
-            run: Some((run.run, run.serial.clone())),
-            what,
-        });
+        self.send(&run.nest, Some((run.run, run.serial.clone())), what);
     }
 
-    fn send(&self, event: Event) {
+    fn send(&self, nest: &NestName, run: Option<(RunId, Serial)>, what: What) {
         // An error says that nobody watches.
-        let _ = self.0.send(event);
+        let _ = self.0.send(Event { time: SystemTime::now(), nest: nest.clone(), run, what });
     }
 }

@@ -4,6 +4,7 @@
 //! reads top to bottom.
 
 pub mod app;
+pub mod books;
 pub mod certificate;
 pub mod config;
 pub mod events;
@@ -20,3 +21,4 @@ pub mod signer;
 pub mod step;
 pub mod telemetry;
 pub mod units;
+pub mod upkeep;

@@ -1,5 +1,5 @@
 //! One task per nest: its mailbox. Owns the nest's instruments while it is free, lends them to the worker
-//! while a unit is in it. Knows nothing of gRPC.
+//! while a unit is in it, and takes none while one of them does not answer. Knows nothing of gRPC.
 
 use std::{mem, path::Path, sync::Arc, time::SystemTime};
 
@@ -12,18 +12,27 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    books::OpenRun,
     config::NestSettings,
     events::{Events, What},
     orders::{OrderError, Orders, Place},
+    phase::Phase,
     recipe::{Recipe, RecipeError, Recipes},
-    record::{Record, RunId, RunOpened},
+    record::{Findings, Record, RunId, RunOpened},
     rig::Rig,
     signer::Signer,
     step::Stop,
     units::Units,
 };
+use check::{Check, Health};
 
+mod check;
+mod left;
+mod parking;
+mod resume;
 mod worker;
+
+pub use left::Left;
 
 /// What all nests share.
 #[derive(Clone)]
@@ -70,6 +79,14 @@ pub enum StartError {
     /// It broke down.
     #[error("nest {0} is out of order; its log says why; restart the station")]
     OutOfOrder(NestName),
+    /// An instrument of it does not answer.
+    #[error("nest {nest} is parked: {reason}; it comes back by itself when its instruments answer")]
+    Parked {
+        /// Which nest.
+        nest: NestName,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// The station goes down.
     #[error("the station is shutting down; start the unit when it is up again")]
     Draining,
@@ -87,9 +104,18 @@ pub enum StartError {
 enum Mail {
     Start(Start, oneshot::Sender<Result<RunId, StartError>>),
     Abort(RunId, String),
-    Current(oneshot::Sender<Option<RunId>>),
+    Look(oneshot::Sender<Look>),
     Drain,
     StopNow,
+}
+
+/// A nest, looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// The run that is in it.
+    pub run: Option<RunId>,
+    /// Why it takes no units: which of its instruments does not answer, and what to do.
+    pub parked: Option<String>,
 }
 
 /// A nest's address.
@@ -100,15 +126,23 @@ pub struct Nest {
 }
 
 impl Nest {
-    /// Sets up a nest; its task ends after [`Nest::drain`].
-    pub fn open(settings: &NestSettings, program: &Path, shared: Shared, tasks: &TaskTracker) -> Self {
+    /// Sets up a nest; its task ends after [`Nest::drain`]. A run that was `left` in it is ended before it takes
+    /// another unit.
+    pub fn open(
+        settings: &NestSettings,
+        program: &Path,
+        shared: Shared,
+        left: Option<Left>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (mailbox, mail) = mpsc::channel(16);
         let rig = Rig::new(settings, program);
         let name = settings.name.clone();
-        tasks.spawn(
-            Keeper { name: name.clone(), shared, state: State::Free(Box::new(rig)), draining: false }
-                .keep(mail),
-        );
+        let (state, health) = (State::Free(Box::new(rig)), Health::default());
+        let run = left.as_ref().map(|left| left.open.run.run);
+        let mut keeper = Keeper { name: name.clone(), shared, state, health, left, draining: false };
+        keeper.check(run);
+        tasks.spawn(keeper.keep(mail));
         Self { name, mailbox }
     }
 
@@ -128,9 +162,9 @@ impl Nest {
         let _ = self.mailbox.send(Mail::Abort(run, reason)).await;
     }
 
-    /// The run that is in the nest.
-    pub async fn current(&self) -> Option<RunId> {
-        self.ask(Mail::Current).await.flatten()
+    /// What is in the nest, and whether it is parked.
+    pub async fn look(&self) -> Look {
+        self.ask(Mail::Look).await.unwrap_or_default()
     }
 
     /// Takes no more units, and ends when the nest is empty.
@@ -152,7 +186,9 @@ impl Nest {
 }
 
 enum State {
+    // Or parked, as its health says.
     Free(Box<Rig>),
+    Checking(Check),
     // The instruments change hands, or were lost with a worker that panicked.
     OutOfOrder,
     Busy { run: RunOpened, stop: Stop, work: JoinHandle<Box<Rig>> },
@@ -162,6 +198,9 @@ struct Keeper {
     name: NestName,
     shared: Shared,
     state: State,
+    health: Health,
+    /// Waits for the instruments to answer.
+    left: Option<Left>,
     draining: bool,
 }
 
@@ -169,14 +208,24 @@ impl Keeper {
     async fn keep(mut self, mut mail: mpsc::Receiver<Mail>) {
         loop {
             match &mut self.state {
-                State::Free(_) | State::OutOfOrder if self.draining => return,
-                State::Free(_) | State::OutOfOrder => match mail.recv().await {
-                    Some(mail) => self.read(mail).await,
-                    None => return,
+                State::Free(_) | State::OutOfOrder | State::Checking(_) if self.draining => return,
+                State::Free(_) | State::OutOfOrder => tokio::select! {
+                    mail = mail.recv() => match mail {
+                        Some(mail) => self.read(mail).await,
+                        None => return,
+                    },
+                    () = self.health.due() => self.check(None),
                 },
-                State::Busy { work, .. } => tokio::select! {
+                State::Checking(check) => tokio::select! {
+                    checked = check.done() => self.checked(checked).await,
+                    Some(mail) = mail.recv() => self.read(mail).await,
+                },
+                State::Busy { run, work, .. } => tokio::select! {
                     rig = work => match rig {
-                        Ok(rig) => self.empty(rig),
+                        Ok(rig) => {
+                            let run = run.clone();
+                            self.empty(&run, rig);
+                        }
                         Err(error) => self.break_down(&error),
                     },
                     Some(mail) = mail.recv() => self.read(mail).await,
@@ -192,17 +241,15 @@ impl Keeper {
         self.state = State::OutOfOrder;
     }
 
-    fn empty(&mut self, rig: Box<Rig>) {
-        self.state = State::Free(rig);
-        self.shared.events.tell_nest(&self.name, false);
-    }
-
     // An asker that went away does not want the answer.
     async fn read(&mut self, mail: Mail) {
         match mail {
-            Mail::Start(start, reply) => {
-                let _ = reply.send(self.start(start).await);
-            }
+            Mail::Start(start, reply) => match &mut self.state {
+                State::Checking(check) if self.health.parked().is_none() => check.wait(start, reply),
+                _ => {
+                    let _ = reply.send(self.start(start).await);
+                }
+            },
             Mail::Abort(wanted, reason) => {
                 if let State::Busy { run, stop, .. } = &self.state
                     && run.run == wanted
@@ -210,11 +257,13 @@ impl Keeper {
                     stop.abort(&reason);
                 }
             }
-            Mail::Current(reply) => {
-                let _ = reply.send(match &self.state {
-                    State::Free(_) | State::OutOfOrder => None,
+            Mail::Look(reply) => {
+                let run = match &self.state {
+                    State::Free(_) | State::OutOfOrder => self.left.as_ref().map(|left| left.open.run.run),
+                    State::Checking(check) => check.left,
                     State::Busy { run, .. } => Some(run.run),
-                });
+                };
+                let _ = reply.send(Look { run, parked: self.health.parked().map(str::to_owned) });
             }
             Mail::Drain => self.draining = true,
             Mail::StopNow => {
@@ -232,8 +281,11 @@ impl Keeper {
         if self.draining {
             return Err(StartError::Draining);
         }
+        if let Some(reason) = self.health.parked() {
+            return Err(StartError::Parked { nest: self.name.clone(), reason: reason.to_owned() });
+        }
         match &self.state {
-            State::Free(_) => {}
+            State::Free(_) | State::Checking(_) => {}
             State::Busy { run, .. } => {
                 return Err(StartError::Busy { nest: self.name.clone(), run: run.run });
             }
@@ -254,18 +306,23 @@ impl Keeper {
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
         self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
-        self.occupy(run, recipe, place);
+        let open = OpenRun {
+            phase: Phase::Between { run: run.clone(), done: None },
+            run,
+            findings: Findings::default(),
+        };
+        self.occupy(open, false, recipe, place);
         Ok(start.run)
     }
 
     /// Lends the instruments to a worker.
-    fn occupy(&mut self, run: RunOpened, recipe: Arc<Recipe>, place: Place) {
-        let stop = Stop::default();
+    fn occupy(&mut self, open: OpenRun, left: bool, recipe: Arc<Recipe>, place: Place) {
+        let (run, stop) = (open.run.clone(), Stop::default());
         let state = mem::replace(&mut self.state, State::OutOfOrder);
         self.state = match state {
             State::Free(rig) => {
-                let work = worker::work(run.clone(), recipe, place, rig, self.shared.clone(), stop.clone());
-                State::Busy { run, stop, work: tokio::spawn(work) }
+                let work = worker::Work { open, left, recipe, place, stop: stop.clone() };
+                State::Busy { run, stop, work: tokio::spawn(worker::work(work, rig, self.shared.clone())) }
             }
             busy => busy,
         };

@@ -1,17 +1,18 @@
 //! The work orders of this station: which are open, how many units passed, which units are in a nest now.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use factory_journal::{Journal, JournalError, Sequence};
-use factory_proto::{
-    ids::{OrderId, RecipeName, Serial},
-    outcome::Outcome,
-};
+use factory_journal::{Journal, JournalError};
+use factory_proto::ids::{OrderId, RecipeName, Serial};
 
-use crate::record::{OrderOpened, Record, RunId, RunOpened};
+use crate::{
+    books::{Books, Order},
+    record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitReleased},
+    units::Units,
+};
 
 /// Why an order or a unit of it is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub enum OrderError {
         /// Which.
         order: OrderId,
         /// Units that passed.
-        passed: usize,
+        passed: u32,
         /// Units in nests.
         running: usize,
         /// Units ordered.
@@ -48,52 +49,44 @@ pub enum OrderError {
         /// Its run.
         run: RunId,
     },
+    /// The unit is set aside.
+    #[error("unit {serial} is in quarantine: {}; {}; release it then", quarantine.reason, quarantine.remedy)]
+    Quarantined {
+        /// Which unit.
+        serial: Serial,
+        /// Why, and what can be done.
+        quarantine: Quarantine,
+    },
+    /// There is nothing to release.
+    #[error("unit {0} is not in quarantine at this station")]
+    NotQuarantined(Serial),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
-}
-
-/// A work order and how far it has come.
-#[derive(Debug, Clone)]
-pub struct Order {
-    /// As it was opened.
-    pub opened: OrderOpened,
-    /// Units that passed.
-    pub passed: usize,
 }
 
 /// All work orders; cheap to clone.
 #[derive(Clone)]
 pub struct Orders {
     journal: Arc<Journal<Record>>,
-    books: Arc<Mutex<Books>>,
-    // Held while an order is being opened, so that two callers cannot open one id in two ways.
+    units: Units,
+    state: Arc<Mutex<State>>,
+    // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
 }
 
-#[derive(Default)]
-struct Books {
-    orders: BTreeMap<OrderId, OrderOpened>,
-    passed: HashMap<OrderId, HashSet<Serial>>,
+struct State {
+    orders: BTreeMap<OrderId, Order>,
+    quarantined: BTreeMap<Serial, Quarantine>,
     running: HashMap<Serial, (OrderId, RunId)>,
 }
 
 impl Orders {
-    /// Reads what the journal says of orders and results.
-    pub fn recover(journal: Arc<Journal<Record>>) -> Result<Self, JournalError> {
-        let mut books = Books::default();
-        for entry in journal.read(Sequence::START) {
-            match entry?.record {
-                Record::OrderOpened(opened) => {
-                    books.orders.insert(opened.order.clone(), opened);
-                }
-                Record::RunClosed(closed) if closed.outcome == Outcome::Pass => {
-                    books.pass(closed.opened.order, closed.opened.serial);
-                }
-                _ => {}
-            }
-        }
-        Ok(Self { journal, books: Arc::new(Mutex::new(books)), opening: Arc::default() })
+    /// Goes on with what the journal's books say.
+    pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books) -> Self {
+        let Books { orders, quarantined, .. } = books;
+        let state = State { orders, quarantined, running: HashMap::new() };
+        Self { journal, units, state: Arc::new(Mutex::new(state)), opening: Arc::default() }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -101,76 +94,88 @@ impl Orders {
         let _alone = self.opening.lock().await;
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
-            Some(known) if known != wanted => return Err(OrderError::Differs(wanted.order)),
-            Some(_) => {}
+            Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),
+            Some(known) => Ok(known),
             None => {
                 self.journal.append(Record::OrderOpened(wanted.clone())).await?;
-                self.lock().orders.insert(wanted.order.clone(), wanted.clone());
+                let order = Order { opened: wanted, passed: 0 };
+                self.lock().orders.insert(order.opened.order.clone(), order.clone());
+                Ok(order)
             }
         }
-        Ok(self.lock().order(wanted))
     }
 
     /// The recipe of an order, and the digest that it was opened with.
     pub fn recipe(&self, order: &OrderId) -> Result<(RecipeName, [u8; 32]), OrderError> {
-        let books = self.lock();
-        let opened = books.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
-        Ok((opened.recipe.clone(), opened.recipe_digest))
+        let state = self.lock();
+        let known = state.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
+        Ok((known.opened.recipe.clone(), known.opened.recipe_digest))
     }
 
     /// Takes a place in the order for a run, until the place is dropped or kept.
     pub fn reserve(&self, run: &RunOpened) -> Result<Place, OrderError> {
-        let mut books = self.lock();
-        let opened = books.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
-        let quantity = opened.quantity;
-        if books.running.values().any(|(_, other)| *other == run.run) {
+        let mut state = self.lock();
+        let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
+        let (passed, quantity) = (order.passed, order.opened.quantity);
+        if state.running.values().any(|(_, other)| *other == run.run) {
             return Err(OrderError::RunTaken(run.run));
         }
-        if let Some((_, other)) = books.running.get(&run.serial) {
+        if let Some((_, other)) = state.running.get(&run.serial) {
             return Err(OrderError::Running { serial: run.serial.clone(), run: *other });
         }
-        if books.passed.values().any(|passed| passed.contains(&run.serial)) {
+        // Asked while nobody else can take or leave a place: a run that has just passed is in the index.
+        if self.units.has_passed(&run.serial)? {
             return Err(OrderError::Passed(run.serial.clone()));
         }
-        let passed = books.passed.get(&run.order).map_or(0, HashSet::len);
-        let running = books.running.values().filter(|(order, _)| *order == run.order).count();
-        if passed + running >= quantity as usize {
+        if let Some(quarantine) = state.quarantined.get(&run.serial) {
+            let quarantine = quarantine.clone();
+            return Err(OrderError::Quarantined { serial: run.serial.clone(), quarantine });
+        }
+        let running = state.running.values().filter(|(order, _)| *order == run.order).count();
+        if passed as usize + running >= quantity as usize {
             return Err(OrderError::Full { order: run.order.clone(), passed, running, quantity });
         }
-        books.running.insert(run.serial.clone(), (run.order.clone(), run.run));
-        Ok(Place { books: self.books.clone(), order: run.order.clone(), serial: run.serial.clone() })
+        state.running.insert(run.serial.clone(), (run.order.clone(), run.run));
+        Ok(Place { state: self.state.clone(), order: run.order.clone(), serial: run.serial.clone() })
+    }
+
+    /// A unit is set aside, as the journal says.
+    pub fn quarantine(&self, serial: Serial, quarantine: Quarantine) {
+        self.lock().quarantined.insert(serial, quarantine);
+    }
+
+    /// Lets a quarantined unit be started again, durably. The same command once more changes nothing.
+    pub async fn release(&self, released: UnitReleased) -> Result<(), OrderError> {
+        let _alone = self.opening.lock().await;
+        if self.units.was_released(&released.serial, released.command)? {
+            return Ok(());
+        }
+        if !self.lock().quarantined.contains_key(&released.serial) {
+            return Err(OrderError::NotQuarantined(released.serial));
+        }
+        self.journal.append(Record::UnitReleased(released.clone())).await?;
+        self.lock().quarantined.remove(&released.serial);
+        Ok(())
     }
 
     /// All orders, by their ids.
     pub fn list(&self) -> Vec<Order> {
-        let books = self.lock();
-        books.orders.values().map(|opened| books.order(opened.clone())).collect()
+        self.lock().orders.values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Books> {
-        lock(&self.books)
-    }
-}
-
-impl Books {
-    fn pass(&mut self, order: OrderId, serial: Serial) {
-        self.passed.entry(order).or_default().insert(serial);
-    }
-
-    fn order(&self, opened: OrderOpened) -> Order {
-        let passed = self.passed.get(&opened.order).map_or(0, HashSet::len);
-        Order { opened, passed }
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }
 
 // No step under this lock can fail half-way, so what a panicking holder left behind is whole.
-fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A unit's place in its order while it is in a nest; given back when dropped.
 pub struct Place {
-    books: Arc<Mutex<Books>>,
+    state: Arc<Mutex<State>>,
     order: OrderId,
     serial: Serial,
 }
@@ -178,12 +183,19 @@ pub struct Place {
 impl Place {
     /// The unit passed: the place is taken for good.
     pub fn keep(self) {
-        lock(&self.books).pass(self.order.clone(), self.serial.clone());
+        if let Some(order) = lock(&self.state).orders.get_mut(&self.order) {
+            order.passed += 1;
+        }
+    }
+
+    /// The unit is set aside: it is not taken again before it is released.
+    pub fn quarantine(self, quarantine: Quarantine) {
+        lock(&self.state).quarantined.insert(self.serial.clone(), quarantine);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.books).running.remove(&self.serial);
+        lock(&self.state).running.remove(&self.serial);
     }
 }

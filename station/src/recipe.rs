@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU8, path::Path, sync::Arc, time::Duration};
 
 use factory_fixtures::{
+    instrument::MemoryRange,
     probe::Image,
     tag::ndef::{EnrolmentMessage, NdefError},
 };
@@ -50,6 +51,8 @@ pub struct Flash {
     pub chip: String,
     /// The image file.
     pub image: Image,
+    /// Where the chip holds its own id.
+    pub unique_id: Option<MemoryRange>,
 }
 
 /// What should boot.

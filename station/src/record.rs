@@ -4,7 +4,7 @@
 
 use std::{fmt, str::FromStr, time::SystemTime};
 
-use factory_journal::Keys;
+use factory_journal::{Keys, Sequence};
 use factory_proto::{
     ids::{EndpointName, EnrolmentId, NestName, OrderId, RecipeName, Serial},
     outcome::Outcome,
@@ -65,18 +65,40 @@ pub enum Record {
     /// A run has ended, and this is its result.
     #[n(5)]
     RunClosed(#[n(0)] Box<RunClosed>),
+    /// A step did what it should.
+    #[n(6)]
+    StepPassed(#[n(0)] Box<StepPassed>),
+    /// A run that a station's end had left open goes on.
+    #[n(7)]
+    RunResumed(#[n(0)] RunResumed),
+    /// A quarantined unit may be started again.
+    #[n(8)]
+    UnitReleased(#[n(0)] UnitReleased),
+    // 9 and 10 belong to signed heads and refused reports.
+    /// The chip of the board that lies in the nest has said who it is.
+    #[n(11)]
+    ChipSeen(#[n(0)] ChipSeen),
+    /// What all records up to some point come to.
+    #[n(12)]
+    Checkpoint(#[n(0)] Box<Checkpoint>),
 }
+
+/// What checkpoints are found by in the journal's index of runs; no run has such an id.
+pub const CHECKPOINTS: &str = "checkpoint";
 
 impl Record {
     /// The run that it belongs to.
     pub fn run(&self) -> Option<RunId> {
         match self {
-            Self::OrderOpened(_) => None,
+            Self::OrderOpened(_) | Self::UnitReleased(_) | Self::Checkpoint(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
             Self::IssuanceAsked(asked) => Some(asked.run),
             Self::Issued(issued) => Some(issued.run),
             Self::RunClosed(closed) => Some(closed.opened.run),
+            Self::StepPassed(passed) => Some(passed.run),
+            Self::RunResumed(resumed) => Some(resumed.run),
+            Self::ChipSeen(seen) => Some(seen.run),
         }
     }
 }
@@ -92,9 +114,20 @@ impl factory_journal::Record for Record {
             Self::OrderOpened(opened) => Keys { order: Some(opened.order.to_string()), ..Keys::default() },
             Self::RunOpened(opened) => of_run(opened),
             Self::RunClosed(closed) => of_run(&closed.opened),
-            Self::StepStarted(_) | Self::IssuanceAsked(_) | Self::Issued(_) => {
-                Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() }
+            Self::Checkpoint(_) => Keys { run: Some(CHECKPOINTS.to_owned()), ..Keys::default() },
+            Self::UnitReleased(released) => {
+                Keys { unit: Some(released.serial.to_string()), ..Keys::default() }
             }
+            Self::IssuanceAsked(asked) => Keys {
+                unit: Some(asked.serial.to_string()),
+                run: Some(asked.run.to_string()),
+                ..Keys::default()
+            },
+            Self::StepStarted(_)
+            | Self::StepPassed(_)
+            | Self::Issued(_)
+            | Self::RunResumed(_)
+            | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
         }
     }
 }
@@ -162,6 +195,18 @@ pub struct IssuanceAsked {
     /// For whom.
     #[cbor(n(2), with = "cbor::text")]
     pub endpoint_name: EndpointName,
+    /// For the board with this serial number.
+    #[cbor(n(3), with = "cbor::text")]
+    pub serial: Serial,
+    /// For which order.
+    #[cbor(n(4), with = "cbor::text")]
+    pub order: OrderId,
+    /// The device's certificate request, PKCS#10 in DER: the same id is asked for again with the same bytes.
+    #[cbor(n(5), with = "minicbor::bytes")]
+    pub request: Vec<u8>,
+    /// The issuance that is void from then on, because its key died.
+    #[cbor(n(6), with = "cbor::optional_text")]
+    pub supersedes: Option<Uuid>,
 }
 
 /// The unit's certificate exists.
@@ -193,6 +238,123 @@ pub struct RunClosed {
     /// What was found out on the way.
     #[n(4)]
     pub findings: Findings,
+    /// Why the unit must be set aside; absent when it need not.
+    #[n(5)]
+    pub quarantine: Option<Quarantine>,
+}
+
+/// Why a unit must be set aside, and what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Quarantine {
+    /// What is not known of the unit.
+    #[n(0)]
+    pub reason: String,
+    /// What an engineer can do.
+    #[n(1)]
+    pub remedy: String,
+}
+
+/// A step did what it should.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct StepPassed {
+    /// In which run.
+    #[cbor(n(0), with = "cbor::text")]
+    pub run: RunId,
+    /// Which step.
+    #[cbor(n(1), with = "cbor::text")]
+    pub step: Step,
+    /// All that the run has found out by then, less the console log.
+    #[n(2)]
+    pub findings: Findings,
+}
+
+/// A run that a station's end had left open goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RunResumed {
+    /// Which run.
+    #[cbor(n(0), with = "cbor::text")]
+    pub run: RunId,
+    /// From where to where.
+    #[n(1)]
+    pub resumption: Resumption,
+}
+
+/// From where to where a run was taken up again.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Resumption {
+    /// When.
+    #[cbor(n(0), with = "cbor::time")]
+    pub time: SystemTime,
+    /// The step in which, or after which, the run had been left; absent before the first.
+    #[cbor(n(1), with = "cbor::optional_text")]
+    pub left_in: Option<Step>,
+    /// The step with which it goes on; absent when only its result was missing.
+    #[cbor(n(2), with = "cbor::optional_text")]
+    pub goes_on_with: Option<Step>,
+}
+
+/// A quarantined unit may be started again.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct UnitReleased {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// Which unit.
+    #[cbor(n(1), with = "cbor::text")]
+    pub serial: Serial,
+    /// What was done to it.
+    #[n(2)]
+    pub reason: String,
+}
+
+/// The chip of the board that lies in the nest has said who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ChipSeen {
+    /// In which run.
+    #[cbor(n(0), with = "cbor::text")]
+    pub run: RunId,
+    /// The bytes at the recipe's `unique-id`.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub chip: Vec<u8>,
+}
+
+/// What all records up to some point come to, so that nobody has to read them again.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Checkpoint {
+    /// The last of these records.
+    #[n(0)]
+    pub covers: Sequence,
+    /// All orders.
+    #[n(1)]
+    pub orders: Vec<OrderTally>,
+    /// The units that must not be started.
+    #[n(2)]
+    pub quarantined: Vec<SetAside>,
+    /// The ids of the runs without a result: their records are read again.
+    #[n(3)]
+    pub open: Vec<String>,
+}
+
+/// How far a work order has come.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct OrderTally {
+    /// As it was opened.
+    #[n(0)]
+    pub opened: OrderOpened,
+    /// Units that passed.
+    #[n(1)]
+    pub passed: u32,
+}
+
+/// A unit that must not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct SetAside {
+    /// Which.
+    #[cbor(n(0), with = "cbor::text")]
+    pub serial: Serial,
+    /// Why, and what can be done.
+    #[n(1)]
+    pub quarantine: Quarantine,
 }
 
 /// Where and why a run did not pass.
@@ -233,6 +395,12 @@ pub struct Findings {
     /// What the unit said on its console; at most 64 KiB.
     #[n(7)]
     pub console_log: String,
+    /// The chip's own id, where the recipe says how to read it.
+    #[cbor(n(8), with = "minicbor::bytes")]
+    pub chip: Option<Vec<u8>>,
+    /// How often the run was taken up again after the station had ended in the middle of it.
+    #[n(9)]
+    pub resumptions: Vec<Resumption>,
 }
 
 /// A step that ended.

@@ -1,16 +1,15 @@
-//! After a restart: every run that was open ends, before its nest takes another unit.
-
-use std::{collections::BTreeMap, time::SystemTime};
+//! Before a station starts: what its journal says of the past. Reads from the last checkpoint on, does nothing to units.
 
 use factory_journal::{Journal, JournalError, Sequence};
-use factory_proto::outcome::Outcome;
-use tracing::warn;
 
 use crate::{
-    phase::{IllegalRecord, Phase},
-    record::{Findings, Record, RunClosed, RunId, RunOpened, Stopped},
-    step::{Repeat, Step},
+    books::Books,
+    phase::IllegalRecord,
+    record::{CHECKPOINTS, Record},
 };
+
+// Read in about a tenth of a second; a checkpoint is a record of a few hundred bytes for each open order.
+const CHECKPOINT_EVERY: u64 = 20_000;
 
 /// Why the journal's story could not be continued.
 #[derive(Debug, thiserror::Error)]
@@ -23,61 +22,51 @@ pub enum RecoveryError {
     Story(#[from] IllegalRecord),
 }
 
-/// Closes every run that a station's end left open, and says how many these were.
-pub async fn close_open_runs(journal: &Journal<Record>) -> Result<usize, RecoveryError> {
-    let open = open_runs(journal)?;
-    let found = open.len();
-    for (run, step, findings) in open {
-        let reason = reason(step);
-        warn!(nest = %run.nest, run = %run.run, serial = %run.serial, reason, "closed a run that was left open");
-        let closed = RunClosed {
-            opened: run,
-            ended: SystemTime::now(),
-            outcome: Outcome::Error,
-            stopped: Some(Stopped { step, reason }),
-            findings,
-        };
-        journal.append(Record::RunClosed(Box::new(closed))).await?;
-    }
-    Ok(found)
+/// All that must be known of the past. Blocks while it reads.
+pub fn recover(journal: &Journal<Record>) -> Result<Books, RecoveryError> {
+    Ok(fold(journal)?.0)
 }
 
-fn open_runs(journal: &Journal<Record>) -> Result<Vec<(RunOpened, Option<Step>, Findings)>, RecoveryError> {
-    let mut phases: BTreeMap<RunId, (Phase, Findings)> = BTreeMap::new();
-    for entry in journal.read(Sequence::START) {
-        let record = entry?.record;
-        let Some(run) = record.run() else { continue };
-        let (phase, mut findings) = phases
-            .remove(&run)
-            .map_or((None, Findings::default()), |(phase, findings)| (Some(phase), findings));
-        let phase = Phase::after(phase, &record)?;
-        if phase == Phase::Closed {
-            continue;
-        }
-        if let Record::Issued(issued) = record {
-            findings.identity = Some(issued.identity);
-        }
-        phases.insert(run, (phase, findings));
+/// Journals what the past comes to, if enough has happened since that was done last: the next start then reads from
+/// here on.
+pub async fn checkpoint(journal: &Journal<Record>) -> Result<(), RecoveryError> {
+    let reader = journal.clone();
+    let folded =
+        tokio::task::spawn_blocking(move || fold(&reader)).await.map_err(|_| JournalError::Closed)?;
+    let (books, covers, since) = folded?;
+    if since >= CHECKPOINT_EVERY {
+        journal.append(Record::Checkpoint(Box::new(books.checkpoint(covers)))).await?;
     }
-    Ok(phases
-        .into_values()
-        .filter_map(|(phase, findings)| match phase {
-            Phase::Opened(run) => Some((run, None, findings)),
-            Phase::Inside(run, step) => Some((run, Some(step), findings)),
-            Phase::Closed => None,
-        })
-        .collect())
+    Ok(())
 }
 
-fn reason(step: Option<Step>) -> String {
-    let advice = match step.map(Step::repeat) {
-        None | Some(Repeat::Harmless) => "start the unit again",
-        Some(Repeat::OnceCheckable) => {
-            "set the unit aside: it may hold a certificate; start it again only after its device was erased"
-        }
-        Some(Repeat::Irreversible) => {
-            "set the unit aside: whether its factory code is closed is not known to the station"
-        }
+/// The books up to the last record, which record that is, and how many there are since the last checkpoint.
+fn fold(journal: &Journal<Record>) -> Result<(Books, Sequence, u64), RecoveryError> {
+    let (mut books, covered) = last_checkpoint(journal)?;
+    let mut last = covered;
+    for entry in journal.read(covered.next()) {
+        let entry = entry?;
+        books.learn(entry.record)?;
+        last = entry.sequence;
+    }
+    Ok((books, last, last.get() - covered.get()))
+}
+
+fn last_checkpoint(journal: &Journal<Record>) -> Result<(Books, Sequence), RecoveryError> {
+    let Some(newest) = journal.by_run(CHECKPOINTS)?.pop() else {
+        return Ok((Books::default(), Sequence::START));
     };
-    format!("the station ended while the run was in it; {advice}")
+    let Some(Record::Checkpoint(checkpoint)) = journal.get(newest)?.map(|entry| entry.record) else {
+        return Ok((Books::default(), Sequence::START));
+    };
+    let (covers, open) = (checkpoint.covers, checkpoint.open.clone());
+    let mut books = Books::at(*checkpoint);
+    for run in open {
+        for sequence in journal.by_run(&run)?.into_iter().filter(|sequence| *sequence <= covers) {
+            if let Some(entry) = journal.get(sequence)? {
+                books.learn(entry.record)?;
+            }
+        }
+    }
+    Ok((books, covers))
 }

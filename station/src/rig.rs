@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-use factory_fixtures::{probe::Probe, tag::writer::TagWriter};
+use factory_fixtures::{
+    console::Console,
+    fault::{Fault, chain},
+    probe::Probe,
+    tag::writer::TagWriter,
+};
 
 use crate::config::{ConsoleSettings, NestSettings};
 
@@ -24,5 +29,26 @@ impl Rig {
             console: nest.console.clone(),
             tag_writer: TagWriter::new(program, &nest.tag_reader),
         }
+    }
+
+    /// Asks all instruments at once whether they answer. Must not be called while a unit is at work: the probe
+    /// and the ports are opened, though the unit's chip goes on undisturbed.
+    ///
+    /// # Errors
+    /// One sentence for each that does not, which says what to do.
+    pub async fn check(&mut self) -> Result<(), String> {
+        let console = async { Console::open(&self.console.path, self.console.baud).map(drop) };
+        let (probe, console, tag_writer) = tokio::join!(self.probe.check(), console, self.tag_writer.check());
+        let faults: Vec<Fault> = [probe, console, tag_writer].into_iter().filter_map(Result::err).collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let sentences: Vec<String> = faults.iter().map(|fault| chain(fault)).collect();
+        Err(sentences.join("; and "))
+    }
+
+    /// What went wrong with the last thing that an instrument was asked, if it was not the unit's fault.
+    pub fn trouble(&self) -> Option<String> {
+        self.probe.trouble().or(self.tag_writer.trouble()).map(ToString::to_string)
     }
 }

@@ -84,9 +84,12 @@ impl station_server::Station for StationService {
 
     async fn release_unit(
         &self,
-        _: Request<messages::ReleaseUnitRequest>,
+        request: Request<messages::ReleaseUnitRequest>,
     ) -> Answer<messages::ReleaseUnitResponse> {
-        Err(Status::unimplemented("no unit of this station is ever quarantined yet"))
+        let released = command::release(request.into_inner())?;
+        tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
+        self.shared.orders.release(released).await.map_err(order_refused)?;
+        Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
     async fn get_unit(
@@ -124,7 +127,7 @@ impl station_server::Station for StationService {
         let service = self.clone();
         tokio::spawn(async move {
             for nest in service.nests.values() {
-                let state = wire::nest_state(nest.name(), nest.current().await);
+                let state = wire::nest_state(nest.name(), nest.look().await);
                 if to_watcher.send(Ok(state)).await.is_err() {
                     return;
                 }
@@ -152,8 +155,12 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::DescribeStationResponse> {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
-            let run_id = nest.current().await.map_or_else(String::new, |run| run.to_string());
-            nests.push(messages::NestDescription { nest: name.to_string(), run_id, parked: String::new() });
+            let look = nest.look().await;
+            nests.push(messages::NestDescription {
+                nest: name.to_string(),
+                run_id: look.run.map_or_else(String::new, |run| run.to_string()),
+                parked: look.parked.unwrap_or_default(),
+            });
         }
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
@@ -180,7 +187,7 @@ fn start_refused(error: StartError) -> Status {
         StartError::Recipe(error) => recipe_refused(error),
         StartError::Journal(error) => internal(error),
         StartError::Reused => Status::already_exists(error.to_string()),
-        StartError::Busy { .. } => Status::failed_precondition(error.to_string()),
+        StartError::Busy { .. } | StartError::Parked { .. } => Status::failed_precondition(error.to_string()),
         StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
     }
 }
@@ -189,9 +196,11 @@ fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
         OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
-        OrderError::Unknown(_) => Status::not_found(text),
+        OrderError::Unknown(_) | OrderError::NotQuarantined(_) => Status::not_found(text),
         OrderError::Full { .. } => Status::resource_exhausted(text),
-        OrderError::Passed(_) | OrderError::Running { .. } => Status::failed_precondition(text),
+        OrderError::Passed(_) | OrderError::Running { .. } | OrderError::Quarantined { .. } => {
+            Status::failed_precondition(text)
+        }
         OrderError::Journal(error) => internal(error),
     }
 }

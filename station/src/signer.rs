@@ -1,16 +1,27 @@
 //! The station's side of factory-signerd. Knows its API, and nothing of PKCS#11.
 
-use std::path::{Path, PathBuf};
-
-use factory_proto::{
-    ids::{EndpointName, OrderId},
-    signer::{IssueRequest, signer_client::SignerClient},
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
 };
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use factory_proto::signer::{IssuanceState, IssueRequest, LookupRequest, signer_client::SignerClient};
+use tokio::time::sleep;
 use tonic::{
-    Code,
+    Code, Status,
     transport::{Channel, Endpoint},
 };
+use tracing::warn;
 use uuid::Uuid;
+
+use crate::record::IssuanceAsked;
+
+// Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
+const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_millis(800))
+    .with_max_times(6);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -54,28 +65,53 @@ impl Signer {
         Self { path: path.to_owned(), client: SignerClient::new(endpoint.connect_lazy()) }
     }
 
-    /// Asks for a certificate for the key in `request`, a PKCS#10 request in DER.
-    pub async fn issue(
-        &self,
-        issuance: Uuid,
-        order: &OrderId,
-        endpoint_name: &EndpointName,
-        request: &[u8],
-    ) -> Result<Certified, SignerError> {
+    /// Asks for the certificate of an issuance, again where the signer was away for a moment: the same issuance with
+    /// the same request is the same certificate.
+    pub async fn issue(&self, asked: &IssuanceAsked) -> Result<Certified, SignerError> {
         let request = IssueRequest {
-            issuance_id: issuance.to_string(),
-            work_order: order.to_string(),
-            endpoint_name: endpoint_name.to_string(),
-            certificate_request: request.to_vec(),
-            supersedes: String::new(),
+            issuance_id: asked.issuance.to_string(),
+            work_order: asked.order.to_string(),
+            endpoint_name: asked.endpoint_name.to_string(),
+            certificate_request: asked.request.clone(),
+            supersedes: asked.supersedes.map_or_else(String::new, |issuance| issuance.to_string()),
         };
-        let issued = self.client.clone().issue(request).await.map_err(|status| match status.code() {
-            Code::Unavailable => {
-                SignerError::Unreachable { path: self.path.clone(), reason: status.message().to_owned() }
-            }
-            _ => SignerError::Refused(status.message().to_owned()),
-        })?;
-        let issued = issued.into_inner();
+        let issue = |mut client: SignerClient<Channel>| {
+            let request = request.clone();
+            async move { client.issue(request).await }
+        };
+        let issued = self.patiently(issue).await?.into_inner();
         Ok(Certified { certificate: issued.certificate, issuers: issued.issuers })
+    }
+
+    /// What became of an issuance.
+    pub async fn lookup(&self, issuance: Uuid) -> Result<IssuanceState, SignerError> {
+        let request = LookupRequest { issuance_id: issuance.to_string() };
+        let lookup = |mut client: SignerClient<Channel>| {
+            let request = request.clone();
+            async move { client.lookup(request).await }
+        };
+        Ok(self.patiently(lookup).await?.into_inner().state())
+    }
+
+    async fn patiently<T, F>(&self, call: impl Fn(SignerClient<Channel>) -> F) -> Result<T, SignerError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut pauses = PATIENCE.build();
+        loop {
+            let status = match call(self.client.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            if status.code() != Code::Unavailable {
+                return Err(SignerError::Refused(status.message().to_owned()));
+            }
+            let Some(pause) = pauses.next() else {
+                let reason = status.message().to_owned();
+                return Err(SignerError::Unreachable { path: self.path.clone(), reason });
+            };
+            warn!(reason = status.message(), retry_in = ?pause, "the signer is away");
+            sleep(pause).await;
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     str::FromStr,
     sync::{Arc, OnceLock},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use factory_fixtures::{
@@ -26,17 +26,21 @@ use tracing::{Instrument as _, info, info_span, warn};
 use crate::{
     events::{Events, What},
     recipe::Recipe,
-    record::{Findings, Record, RunOpened, StepEnded, StepStarted, Stopped},
+    record::{Findings, Record, RunOpened, StepEnded, StepPassed, StepStarted, Stopped},
     rig::Rig,
     signer::{Signer, SignerError},
+    units::Units,
 };
 
 mod boot;
 mod flash;
 mod identity;
+pub(crate) mod look;
 mod provision;
 mod self_test;
 mod tag;
+
+pub(crate) use flash::chip;
 
 /// The name under which the device keeps the key that it makes.
 pub(crate) const DEVICE_KEY: &str = "mbed.BootstrapDevicePrivateKey";
@@ -62,7 +66,7 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
     /// It may be done again at any time, and broken off.
-    Harmless,
+    Repeatable,
     /// It counts once; whether it was done can be looked up.
     OnceCheckable,
     /// It cannot be taken back.
@@ -73,6 +77,18 @@ impl Step {
     /// All of them, in their order.
     pub const ALL: [Step; 6] =
         [Step::Flash, Step::Boot, Step::SelfTest, Step::Identity, Step::Provision, Step::Tag];
+
+    /// The step after those up to `done`; `None` when there is none left.
+    pub fn following(done: Option<Self>) -> Option<Self> {
+        let next = done.map_or(0, |done| done as usize + 1);
+        Self::ALL.get(next).copied()
+    }
+
+    /// The last step before `next`, where `None` stands behind them all; `None` when there is none.
+    pub fn preceding(next: Option<Self>) -> Option<Self> {
+        let next = next.map_or(Self::ALL.len(), |next| next as usize);
+        next.checked_sub(1).map(|last| Self::ALL[last])
+    }
 
     /// Its name in recipes, records and messages.
     pub fn name(self) -> &'static str {
@@ -89,7 +105,7 @@ impl Step {
     /// What repeating it would do.
     pub fn repeat(self) -> Repeat {
         match self {
-            Self::Flash | Self::Boot | Self::SelfTest => Repeat::Harmless,
+            Self::Flash | Self::Boot | Self::SelfTest => Repeat::Repeatable,
             Self::Identity | Self::Tag => Repeat::OnceCheckable,
             Self::Provision => Repeat::Irreversible,
         }
@@ -126,13 +142,28 @@ pub struct StepContext<'a> {
     pub signer: &'a Signer,
     /// The truth.
     pub journal: &'a Journal<Record>,
+    /// What the truth says of this and earlier runs.
+    pub units: &'a Units,
     /// Who watches.
     pub events: &'a Events,
     /// What was found out so far.
     pub findings: Findings,
+    /// The step that passed last, until that is journalled: it goes out with the next record.
+    pub passed: Option<Step>,
 }
 
 impl StepContext<'_> {
+    /// Makes a record durable, and with it, before it, that the last step passed.
+    pub(crate) async fn journal(&mut self, record: Record) -> Result<(), JournalError> {
+        let run = self.run.run;
+        let passed = self.passed.take().map(|step| {
+            let findings = self.findings.clone();
+            Record::StepPassed(Box::new(StepPassed { run, step, findings }))
+        });
+        self.journal.append_all(passed.into_iter().chain([record]).collect()).await?;
+        Ok(())
+    }
+
     /// The serial line of a unit that was booted.
     pub(crate) fn console(&mut self) -> Result<&mut Console, StepError> {
         self.console.as_mut().ok_or(StepError::Order("boot"))
@@ -160,6 +191,9 @@ pub enum StepError {
     /// The recipe or the station cannot do this.
     #[error("{0}")]
     Station(String),
+    /// What is true of the unit cannot be established.
+    #[error("{0}")]
+    Unknown(String),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
@@ -179,8 +213,19 @@ impl StepError {
             | Self::Signer(_)
             | Self::Ndef(_)
             | Self::Station(_)
+            | Self::Unknown(_)
             | Self::Journal(_)
             | Self::Order(_) => Outcome::Error,
+        }
+    }
+
+    /// What is known of the unit after this error, whatever the step.
+    fn aftermath(&self) -> Option<Aftermath> {
+        match self {
+            Self::Unknown(_) => Some(Aftermath::Unknown),
+            // What the device itself refused, or was never asked for, it did not do.
+            Self::Fcc(FccError::Refused { .. }) | Self::Order(_) | Self::Station(_) => Some(Aftermath::Known),
+            _ => None,
         }
     }
 
@@ -197,6 +242,19 @@ pub struct Ended {
     pub outcome: Outcome,
     /// Where and why.
     pub stopped: Stopped,
+    /// What is known of the unit then.
+    pub aftermath: Aftermath,
+}
+
+/// What is known of a unit whose run ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aftermath {
+    /// Enough: it may be started again.
+    Known,
+    /// It may have been changed for good; looking at it may tell.
+    Unsettled,
+    /// Not enough, and looking does not help.
+    Unknown,
 }
 
 /// How a run is ended from outside.
@@ -220,12 +278,34 @@ impl Stop {
         self.now.cancel();
     }
 
-    fn ended(&self, step: Step, place: &str) -> Ended {
+    /// Whether the station's time is up.
+    pub fn is_now(&self) -> bool {
+        self.now.is_cancelled()
+    }
+
+    fn ended(&self, step: Step, place: &str, aftermath: Aftermath) -> Ended {
         let reason = self.reason.get().map_or("no reason given", String::as_str);
         let reason = format!("stopped {place} {step}: {reason}");
-        Ended { outcome: Outcome::Aborted, stopped: Stopped { step: Some(step), reason } }
+        Ended { outcome: Outcome::Aborted, stopped: Stopped { step: Some(step), reason }, aftermath }
     }
 }
+
+/// What an act on a unit is bounded by.
+pub(crate) struct Bounds {
+    /// For whose sake it is done.
+    pub step: Step,
+    /// How long one attempt may take.
+    pub deadline: Duration,
+    /// How often it is tried when an instrument fails.
+    pub attempts: u8,
+    /// Decides whether an abort may break it off.
+    pub repeat: Repeat,
+}
+
+/// Something that is done to a unit.
+pub(crate) type Act<T> = for<'a, 'b> fn(
+    &'a mut StepContext<'b>,
+) -> Pin<Box<dyn Future<Output = Result<T, StepError>> + Send + 'a>>;
 
 /// Takes a unit through one step.
 ///
@@ -236,12 +316,15 @@ pub async fn perform(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Resu
     let span = info_span!("step", step = step.name());
     async {
         let started = SystemTime::now();
-        let ended = attempts(step, ctx, stop).await;
+        let ended = begin(step, ctx, stop).await;
         let outcome = ended.as_ref().err().map_or(Outcome::Pass, |ended| ended.outcome);
         ctx.findings.steps.push(StepEnded { step, started, ended: SystemTime::now(), outcome });
         ctx.events.tell(ctx.run, What::StepEnded(step, outcome));
         match &ended {
-            Ok(()) => info!(elapsed = ?started.elapsed().unwrap_or_default(), "step passed"),
+            Ok(()) => {
+                ctx.passed = Some(step);
+                info!(elapsed = ?started.elapsed().unwrap_or_default(), "step passed");
+            }
             Err(ended) => warn!(%outcome, reason = ended.stopped.reason, "step did not pass"),
         }
         ended
@@ -250,56 +333,72 @@ pub async fn perform(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Resu
     .await
 }
 
-async fn attempts(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Result<(), Ended> {
-    let ended = |outcome, reason: String| Ended { outcome, stopped: Stopped { step: Some(step), reason } };
+async fn begin(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Result<(), Ended> {
     if stop.abort.is_cancelled() {
-        return Err(stop.ended(step, "before"));
+        return Err(stop.ended(step, "before", Aftermath::Known));
     }
     let begun = Record::StepStarted(StepStarted { run: ctx.run.run, step });
-    if let Err(error) = ctx.journal.append(begun).await {
-        return Err(ended(Outcome::Error, explain(&StepError::Journal(error))));
+    if let Err(error) = ctx.journal(begun).await {
+        return Err(failed(step, &StepError::Journal(error), Aftermath::Known));
     }
     ctx.events.tell(ctx.run, What::StepStarted(step));
+    let repeat = step.repeat();
+    let attempts = if repeat == Repeat::Repeatable { ctx.recipe.attempts.get() } else { 1 };
+    let bounds = Bounds { step, deadline: ctx.recipe.deadline(step), attempts, repeat };
+    bounded(&bounds, ctx, stop, act(step)).await
+}
 
-    let deadline = ctx.recipe.deadline(step);
-    let mut left = if step.repeat() == Repeat::Harmless { ctx.recipe.attempts.get() } else { 1 };
+/// Does something to a unit: within its deadline, as often as it may be tried.
+pub(crate) async fn bounded<T>(
+    bounds: &Bounds,
+    ctx: &mut StepContext<'_>,
+    stop: &Stop,
+    act: Act<T>,
+) -> Result<T, Ended> {
+    let Bounds { step, deadline, attempts, repeat } = *bounds;
+    let aftermath = if repeat == Repeat::Irreversible { Aftermath::Unsettled } else { Aftermath::Known };
+    let mut left = attempts;
     loop {
         left -= 1;
         let broken_off = async {
-            match step.repeat() {
-                Repeat::Harmless => stop.abort.cancelled().await,
+            match repeat {
+                Repeat::Repeatable => stop.abort.cancelled().await,
                 Repeat::OnceCheckable | Repeat::Irreversible => stop.now.cancelled().await,
             }
         };
         let done = tokio::select! {
-            done = timeout(deadline, act(step, ctx)) => done,
-            () = broken_off => return Err(stop.ended(step, "in")),
+            done = timeout(deadline, act(ctx)) => done,
+            () = broken_off => return Err(stop.ended(step, "in", aftermath)),
         };
         match done {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) if left > 0 && error.is_transient() => {
                 warn!(left, reason = explain(&error), "tried again with a fresh instrument");
             }
-            Ok(Err(error)) => return Err(ended(error.outcome(), explain(&error))),
+            Ok(Err(error)) => return Err(failed(step, &error, error.aftermath().unwrap_or(aftermath))),
             Err(_) => {
                 let reason = format!("did not end within {}", humantime::format_duration(deadline));
-                return Err(ended(Outcome::Timeout, reason));
+                let stopped = Stopped { step: Some(step), reason };
+                return Err(Ended { outcome: Outcome::Timeout, stopped, aftermath });
             }
         }
     }
 }
 
-fn act<'a>(
-    step: Step,
-    ctx: &'a mut StepContext<'_>,
-) -> Pin<Box<dyn Future<Output = Result<(), StepError>> + Send + 'a>> {
+/// How a run ends by an error.
+pub(crate) fn failed(step: Step, error: &StepError, aftermath: Aftermath) -> Ended {
+    let stopped = Stopped { step: Some(step), reason: explain(error) };
+    Ended { outcome: error.outcome(), stopped, aftermath }
+}
+
+fn act(step: Step) -> Act<()> {
     match step {
-        Step::Flash => Box::pin(flash::flash(ctx)),
-        Step::Boot => Box::pin(boot::boot(ctx)),
-        Step::SelfTest => Box::pin(self_test::self_test(ctx)),
-        Step::Identity => Box::pin(identity::identity(ctx)),
-        Step::Provision => Box::pin(provision::provision(ctx)),
-        Step::Tag => Box::pin(tag::tag(ctx)),
+        Step::Flash => |ctx| Box::pin(flash::flash(ctx)),
+        Step::Boot => |ctx| Box::pin(boot::boot(ctx)),
+        Step::SelfTest => |ctx| Box::pin(self_test::self_test(ctx)),
+        Step::Identity => |ctx| Box::pin(identity::identity(ctx)),
+        Step::Provision => |ctx| Box::pin(provision::provision(ctx)),
+        Step::Tag => |ctx| Box::pin(tag::tag(ctx)),
     }
 }
 

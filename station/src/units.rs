@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use factory_journal::{Entry, Journal, JournalError, Sequence};
-use factory_proto::ids::OrderId;
+use factory_proto::{
+    ids::{OrderId, Serial},
+    outcome::Outcome,
+};
+use uuid::Uuid;
 
-use crate::record::{Identity, Record, RunClosed, RunId, RunOpened};
+use crate::record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened};
 
 /// A run as far as it has come.
 #[derive(Debug, Clone)]
@@ -45,6 +49,40 @@ impl Units {
             }
         }
         Ok(unit)
+    }
+
+    /// The issuances that were asked for a unit, in all its runs, oldest first.
+    pub fn issuances(&self, serial: &Serial) -> Result<Vec<IssuanceAsked>, JournalError> {
+        let asked = |record| if let Record::IssuanceAsked(asked) = record { Some(asked) } else { None };
+        self.about(serial)?.filter_map(|record| record.map(asked).transpose()).collect()
+    }
+
+    /// Whether a run of this unit has passed.
+    pub fn has_passed(&self, serial: &Serial) -> Result<bool, JournalError> {
+        let passed = |record| matches!(record, Record::RunClosed(closed) if closed.outcome == Outcome::Pass);
+        self.any_about(serial, passed)
+    }
+
+    /// Whether this command has released the unit from its quarantine.
+    pub fn was_released(&self, serial: &Serial, command: Uuid) -> Result<bool, JournalError> {
+        self.any_about(serial, |record| matches!(record, Record::UnitReleased(by) if by.command == command))
+    }
+
+    fn any_about(&self, serial: &Serial, is_it: impl Fn(Record) -> bool) -> Result<bool, JournalError> {
+        for record in self.about(serial)? {
+            if is_it(record?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn about(
+        &self,
+        serial: &Serial,
+    ) -> Result<impl Iterator<Item = Result<Record, JournalError>>, JournalError> {
+        let sequences = self.0.by_unit(serial.as_str())?.into_iter();
+        Ok(sequences.filter_map(|sequence| self.0.get(sequence).transpose()).map(|entry| Ok(entry?.record)))
     }
 
     /// At most `size` runs whose first record lies at `from` or later, oldest first, and where the next

@@ -375,6 +375,18 @@ fn the_mistakes_of_several_recipes_are_told_at_once_in_the_order_of_their_names(
 }
 
 #[test]
+fn the_place_of_a_chips_id_is_checked() {
+    let image = RECIPE.lines().find(|line| line.starts_with("image")).unwrap();
+    let with = |place: &str| format!("{image}\nunique-id = {place}");
+    let bad = |place: &str, expected: &[&str]| bad_recipe(&[(image, &with(place))], expected);
+    assert!(recipe(&RECIPE.replace(image, &with("{ address = 0x10000060, bytes = 8 }"))).1.is_ok());
+    bad("{ address = 0 }", &["recipe.toml:4: key `flash.unique-id.bytes`: is missing"]);
+    bad("{ address = 0, bytes = 0 }", &["recipe.toml:4: key `flash.unique-id.bytes`: must be 1 to 64"]);
+    bad("{ address = 0, bytes = 65 }", &["recipe.toml:4: key `flash.unique-id.bytes`: must be 1 to 64"]);
+    bad("8", &["recipe.toml:4: key `flash.unique-id`: must be a table, not an integer"]);
+}
+
+#[test]
 fn all_mistakes_of_a_recipe_are_told_at_once() {
     bad_recipe(
         &[
@@ -386,7 +398,7 @@ fn all_mistakes_of_a_recipe_are_told_at_once() {
         ],
         &[
             "recipe.toml:1: key `boot`: is missing",
-            "recipe.toml:4: key `flash.firmware-version`: unknown key, known here: chip, image, format",
+            "recipe.toml:4: key `flash.firmware-version`: unknown key, known here: chip, image, format, unique-id",
             "recipe.toml:6: key `self-test.limits.rail.min`: has the unit \"V\", known are mV uA Hz mdegC count",
             "recipe.toml:7: key `identity.endpoint-name`: is missing",
             "recipe.toml:8: key `identity.country`: must be two capital letters (ISO 3166)",

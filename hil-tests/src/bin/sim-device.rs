@@ -42,13 +42,14 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let subject = arguments.faults.csr_subject.clone();
+    let faults = arguments.faults.at_start(&arguments.storage);
+    let subject = faults.csr_subject.clone();
     let device = Device::start(&arguments.storage, arguments.keep_storage, subject)?;
     let transport = if arguments.tcp { Transport::Tcp } else { Transport::Serial };
     let line = Line {
         device,
         transport,
-        faults: arguments.faults,
+        faults,
         noise: arguments.log_noise,
         answered: 0,
         moments: Moments::to(arguments.moments),

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read},
+    path::Path,
     thread,
 };
 
@@ -35,12 +36,23 @@ pub struct Faults {
     /// Send 64 KiB of noise for each answer
     #[arg(long)]
     pub rubbish: bool,
+    /// Do what this message asks for, the first being 1, and never say so
+    #[arg(long, value_name = "NUMBER")]
+    pub swallow_answer: Option<usize>,
     /// Make certificate requests for this subject, whatever was asked for
     #[arg(long, value_name = "TEXT")]
     pub csr_subject: Option<String>,
+    /// Misbehave only until the device has stored something and is started again
+    #[arg(long)]
+    pub at_first: bool,
 }
 
 impl Faults {
+    /// The faults of a device whose storage is at `storage`, as it starts.
+    pub fn at_start(self, storage: &Path) -> Self {
+        if self.at_first && storage.exists() { Self::default() } else { self }
+    }
+
     /// Hangs here, if this is where the device is to hang. `answered` messages have been.
     pub fn before_message(&self, answered: usize, input: &mut impl Read) -> io::Result<()> {
         if let (1, Some(bytes)) = (answered, self.hang_after_bytes) {
@@ -50,9 +62,9 @@ impl Faults {
         Ok(())
     }
 
-    /// What is sent instead of an answer frame.
-    pub fn spoil(&self, mut frame: Vec<u8>) -> Vec<u8> {
-        if self.silent {
+    /// What is sent instead of an answer frame. `answered` messages have been.
+    pub fn spoil(&self, mut frame: Vec<u8>, answered: usize) -> Vec<u8> {
+        if self.silent || self.swallow_answer == Some(answered + 1) {
             frame.clear();
         } else if self.rubbish {
             frame = rubbish();

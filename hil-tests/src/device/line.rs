@@ -78,7 +78,7 @@ impl Line {
                 frames::send(output, NOISE)?;
             }
             let frame = match &reply {
-                Reply::Answer(payload) => self.faults.spoil(frames::answer(payload)),
+                Reply::Answer(payload) => self.faults.spoil(frames::answer(payload), self.answered),
                 Reply::NotProcessed => frames::status(TransportStatus::NotProcessed),
             };
             frames::send(output, &frame)?;

@@ -68,7 +68,7 @@ pub async fn make(
         let event = events.message().await?.context("the station ended the stream of events")?;
         show(&event);
         let Some(Event::NestState(state)) = &event.event else { continue };
-        if state.busy {
+        if state.busy || !state.parked.is_empty() {
             continue;
         }
         if let Some(serial) = in_nest.remove(&event.nest) {

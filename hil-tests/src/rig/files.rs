@@ -32,6 +32,8 @@ pin-credential = "{folder}/pin"
 so-pin-credential = "{folder}/so-pin"
 ca-key-label = "device-identity"
 ca-certificate = "{folder}/device-ca.pem"
+ledger = "{folder}/ledger"
+provenance-certificate = "{folder}/provenance.pem"
 certificate-lifetime = "20y"
 
 [subject]

@@ -1,6 +1,6 @@
 //! A session that is logged in, and the key it signs with.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use cryptoki::{
     error::{Error, RvError},
@@ -16,33 +16,22 @@ use super::{
 };
 use crate::credential::Pin;
 
-/// All it takes to open a session and find the key in it, as often as needed.
-pub struct Access {
+/// All it takes to log in to a token, as often as needed, for whatever key.
+pub struct Login {
     module: Module,
     token: String,
-    key: String,
     /// Gone once the token refused it: a wrong PIN is never tried twice.
     pin: Mutex<Option<Pin>>,
 }
 
-impl Access {
-    /// Access to the key labelled `key` in the token labelled `token`.
-    pub fn new(module: Module, token: &str, key: &str, pin: Pin) -> Self {
-        Self { module, token: token.to_owned(), key: key.to_owned(), pin: Mutex::new(Some(pin)) }
+impl Login {
+    /// Login to the token labelled `token`.
+    pub fn new(module: Module, token: &str, pin: Pin) -> Self {
+        Self { module, token: token.to_owned(), pin: Mutex::new(Some(pin)) }
     }
 
-    /// What the token says of itself now.
-    pub fn token(&self) -> Result<Token, TokenError> {
+    fn token(&self) -> Result<Token, TokenError> {
         self.module.token(&self.token)
-    }
-
-    /// Opens a session, logs in and finds the key.
-    pub fn open(&self) -> Result<KeySession, TokenError> {
-        let token = self.token()?;
-        let session = self.module.context().open_ro_session(token.slot).map_err(failed("open a session"))?;
-        self.log_in(&session, &token)?;
-        let key = find_key(&session, &token, &self.key)?;
-        Ok(KeySession { session, key })
     }
 
     fn log_in(&self, session: &Session, token: &Token) -> Result<(), TokenError> {
@@ -55,6 +44,34 @@ impl Access {
             *held = None;
         }
         result
+    }
+}
+
+/// All it takes to open a session and find the key in it, as often as needed.
+pub struct Access {
+    login: Arc<Login>,
+    key: String,
+}
+
+impl Access {
+    /// Access to the key labelled `key`.
+    pub fn new(login: Arc<Login>, key: &str) -> Self {
+        Self { login, key: key.to_owned() }
+    }
+
+    /// What the token says of itself now.
+    pub fn token(&self) -> Result<Token, TokenError> {
+        self.login.token()
+    }
+
+    /// Opens a session, logs in and finds the key.
+    pub fn open(&self) -> Result<KeySession, TokenError> {
+        let token = self.token()?;
+        let session =
+            self.login.module.context().open_ro_session(token.slot).map_err(failed("open a session"))?;
+        self.login.log_in(&session, &token)?;
+        let key = find_key(&session, &token, &self.key)?;
+        Ok(KeySession { session, key })
     }
 }
 

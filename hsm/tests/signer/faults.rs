@@ -97,16 +97,18 @@ fn a_wrong_pin_is_tried_once() {
 async fn a_token_that_is_gone_makes_calls_unavailable_and_not_the_signer() {
     let rig = Rig::commissioned();
     let server = rig.serve();
-    let good = || issue(Csr::default().signed_by(&p256()));
-    server.issue(good()).await.unwrap();
+    let request = issue(Csr::default().signed_by(&p256()));
 
     fs::rename(rig.path("tokens"), rig.path("gone")).unwrap();
-    let refused = server.issue(good()).await.unwrap_err();
+    let refused = server.issue(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().contains("send the same request again"), "{refused}");
-
     let (status, _) = server.terminate();
     assert!(status.success());
+
+    // What was counted and not signed is signed when the token is back.
+    fs::rename(rig.path("gone"), rig.path("tokens")).unwrap();
+    rig.serve().issue(request).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ mod ceremony;
 mod csr;
 mod faults;
 mod issuing;
+mod ledger;
 mod request;
 mod rig;
 mod socket;

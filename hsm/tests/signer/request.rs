@@ -2,6 +2,7 @@
 
 use factory_proto::signer::IssueRequest;
 use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
+use uuid::Uuid;
 use yasna::{DERWriter, Tag, models::ObjectIdentifier};
 
 pub const ENDPOINT: &str = "0123456789abcdef";
@@ -125,10 +126,10 @@ pub fn key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
     KeyPair::generate_for(algorithm).unwrap()
 }
 
-/// What a station would send with this request.
+/// What a station would send with this request, as an issuance of its own.
 pub fn issue(certificate_request: Vec<u8>) -> IssueRequest {
     IssueRequest {
-        issuance_id: "0190a8b4-5f6e-7c3d-8b2a-1f0e9d8c7b6a".to_owned(),
+        issuance_id: Uuid::now_v7().to_string(),
         work_order: "WO-1".to_owned(),
         endpoint_name: ENDPOINT.to_owned(),
         certificate_request,

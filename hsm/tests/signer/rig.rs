@@ -51,6 +51,8 @@ pin-credential = "{folder}/user-pin"
 so-pin-credential = "{folder}/so-pin"
 ca-key-label = "device-identity-ca"
 ca-certificate = "{folder}/ca.pem"
+ledger = "{folder}/ledger"
+provenance-certificate = "{folder}/provenance.pem"
 
 [subject]
 organization = "Example Devices"

@@ -26,11 +26,17 @@ pub(crate) struct Draft {
     pub content: Content,
 }
 
-/// Something to be written.
+/// Something to be written, in one batch.
 pub(crate) struct Request {
-    pub draft: Draft,
+    pub drafts: Vec<Draft>,
     /// Who wants to know when it is durable.
     pub done: Option<oneshot::Sender<Result<Sequence, JournalError>>>,
+}
+
+impl Request {
+    fn size(&self) -> usize {
+        self.drafts.iter().map(|draft| draft.payload.len()).sum()
+    }
 }
 
 /// What a journal has done since it was opened.
@@ -82,12 +88,12 @@ impl Committer {
     /// Serves requests until nobody can send any more.
     pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(first) = requests.blocking_recv() {
-            let mut size = first.draft.payload.len();
+            let mut size = first.size();
             let mut batch = vec![first];
             while size < BATCH_BYTES
                 && let Ok(request) = requests.try_recv()
             {
-                size += request.draft.payload.len();
+                size += request.size();
                 batch.push(request);
             }
             self.serve(batch);
@@ -95,22 +101,24 @@ impl Committer {
     }
 
     fn serve(&mut self, batch: Vec<Request>) {
-        let (drafts, waiting): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|Request { draft, done }| (draft, done)).unzip();
-        let mut sequence = self.head.sequence;
+        let mut sequence = self.head.sequence.get();
+        let (mut drafts, mut waiting) = (Vec::new(), Vec::new());
+        for request in batch {
+            sequence += request.drafts.len() as u64;
+            waiting.extend(request.done.map(|done| (done, Sequence::from(sequence))));
+            drafts.extend(request.drafts);
+        }
 
         if self.progress.check().is_ok()
+            && !drafts.is_empty()
             && let Err(failure) = self.commit(drafts)
         {
             error!(%failure, "journal failed and takes no more records");
             self.progress.failure.get_or_init(|| Arc::new(failure));
         }
-        for done in waiting {
-            sequence = sequence.next();
-            if let Some(done) = done {
-                // Who has gone away meanwhile finds the record in the log.
-                let _ = done.send(self.progress.check().map(|()| sequence));
-            }
+        for (done, last) in waiting {
+            // Who has gone away meanwhile finds the record in the log.
+            let _ = done.send(self.progress.check().map(|()| last));
         }
     }
 

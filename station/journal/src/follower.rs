@@ -87,8 +87,8 @@ fn read_chunk<R: Record>(
 type One<R> = (Option<Entry<R>>, usize, Place);
 
 fn read_one<R: Record>(frames: &mut Frames<'_>) -> Result<Option<One<R>>, JournalError> {
-    let Some((_, frame, _)) = frames.step()? else { return Ok(None) };
-    let entry = Entry::from_frame(&frame)?;
+    let Some((_, frame, hash)) = frames.step()? else { return Ok(None) };
+    let entry = Entry::from_frame(&frame, hash)?;
     let after = Place { next: frame.sequence.next(), position: frames.position() };
     Ok(Some((entry, frame.payload.len(), after)))
 }

@@ -107,13 +107,19 @@ impl<R: Record> Journal<R> {
     /// The record is too large or cannot be encoded; or this or an earlier write failed, and the journal takes
     /// nothing more.
     pub async fn append(&self, record: R) -> Result<Sequence, JournalError> {
-        let payload = minicbor::to_vec(&record).map_err(|source| JournalError::Encode { source })?;
-        if payload.len() > MAX_PAYLOAD {
-            return Err(JournalError::TooLarge { size: payload.len() });
-        }
-        let draft = Draft { payload, version: R::VERSION, content: Content::Record(record.keys()) };
+        self.append_all(vec![record]).await
+    }
+
+    /// Adds records in their order, all of them or none, with one sync; gives the sequence of the last.
+    ///
+    /// Dropped while it waits, the records may still be committed.
+    ///
+    /// # Errors
+    /// As [`Journal::append`]; a sequence is not given for nothing: of no records, it is that of the last one there is.
+    pub async fn append_all(&self, records: Vec<R>) -> Result<Sequence, JournalError> {
+        let drafts = records.iter().map(draft).collect::<Result<Vec<_>, _>>()?;
         let (done, answer) = oneshot::channel();
-        let request = Request { draft, done: Some(done) };
+        let request = Request { drafts, done: Some(done) };
         self.shared.requests().send(request).await.map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
@@ -151,8 +157,8 @@ impl<R: Record> Journal<R> {
             Some(frame) => Some(frame),
             None => last_frame(store.read(sequence, sequence)?)?,
         };
-        let found = found.filter(|frame| frame.sequence == sequence);
-        found.map_or(Ok(None), |frame| Entry::from_frame(&frame))
+        let found = found.filter(|(frame, _)| frame.sequence == sequence);
+        found.map_or(Ok(None), |(frame, hash)| Entry::from_frame(&frame, hash))
     }
 
     /// The records about a unit, oldest first. Blocks.
@@ -210,7 +216,7 @@ impl<R: Record> Journal<R> {
         if *stands < sequence {
             *stands = sequence;
             let draft = Draft { payload, version: CURSOR_VERSION, content: Content::Cursor(cursor) };
-            place.send(Request { draft, done: None });
+            place.send(Request { drafts: vec![draft], done: None });
         }
         Ok(())
     }
@@ -277,19 +283,29 @@ fn begin(store: &Store) -> Result<(Head, File), JournalError> {
     Ok((Head { sequence: Sequence::START, hash: previous, end }, file))
 }
 
+fn draft<R: Record>(record: &R) -> Result<Draft, JournalError> {
+    let payload = minicbor::to_vec(record).map_err(|source| JournalError::Encode { source })?;
+    match payload.len() {
+        0..=MAX_PAYLOAD => {
+            Ok(Draft { payload, version: R::VERSION, content: Content::Record(record.keys()) })
+        }
+        size => Err(JournalError::TooLarge { size }),
+    }
+}
+
 fn next_entry<R: Record>(frames: &mut Frames<'_>) -> Result<Option<Entry<R>>, JournalError> {
-    while let Some((_, frame, _)) = frames.step()? {
-        if let Some(entry) = Entry::from_frame(&frame)? {
+    while let Some((_, frame, hash)) = frames.step()? {
+        if let Some(entry) = Entry::from_frame(&frame, hash)? {
             return Ok(Some(entry));
         }
     }
     Ok(None)
 }
 
-fn last_frame(mut frames: Frames<'_>) -> Result<Option<Frame>, JournalError> {
+fn last_frame(mut frames: Frames<'_>) -> Result<Option<(Frame, Hash)>, JournalError> {
     let mut last = None;
-    while let Some((_, frame, _)) = frames.step()? {
-        last = Some(frame);
+    while let Some((_, frame, hash)) = frames.step()? {
+        last = Some((frame, hash));
     }
     Ok(last)
 }

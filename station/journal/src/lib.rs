@@ -28,3 +28,4 @@ pub use error::JournalError;
 pub use follower::Follower;
 pub use journal::{Journal, Options};
 pub use record::{Entry, Keys, Record, Sequence};
+pub use segment::Hash;

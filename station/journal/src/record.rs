@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use minicbor::{Decode, Encode};
 
 use crate::error::JournalError;
-use crate::segment::{Frame, Kind};
+use crate::segment::{Frame, Hash, Kind};
 
 /// The place of a record in the log, counted from 1.
 ///
@@ -70,13 +70,15 @@ pub struct Entry<R> {
     pub sequence: Sequence,
     /// When it was committed, by this machine's clock.
     pub time: SystemTime,
+    /// Its link in the chain.
+    pub hash: Hash,
     /// The record itself.
     pub record: R,
 }
 
 impl<R: Record> Entry<R> {
     /// Reads what a frame holds; `None` for a record of the journal's own.
-    pub(crate) fn from_frame(frame: &Frame) -> Result<Option<Self>, JournalError> {
+    pub(crate) fn from_frame(frame: &Frame, hash: Hash) -> Result<Option<Self>, JournalError> {
         let sequence = frame.sequence;
         if frame.kind != Kind::Record {
             return Ok(None);
@@ -87,7 +89,7 @@ impl<R: Record> Entry<R> {
         let record =
             minicbor::decode(&frame.payload).map_err(|source| JournalError::Decode { sequence, source })?;
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(frame.time);
-        Ok(Some(Self { sequence, time, record }))
+        Ok(Some(Self { sequence, time, hash, record }))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::error::JournalError;
 use crate::index::{Content, Index, Note};
 use crate::record::{Cursor, Entry, Keys, Record, Sequence};
 use crate::recovery::Head;
-use crate::segment::{Frame, Kind};
+use crate::segment::{Frame, Hash, Kind};
 use crate::store::Store;
 
 /// So many records are held in memory while the index learns them.
@@ -54,7 +54,7 @@ pub(crate) fn catch_up<R: Record>(index: &Index, store: &Store, last: Sequence) 
     let mut frames = store.read(learnt.next(), last)?;
     let mut notes = Vec::with_capacity(PAGE);
     while let Some((position, frame, hash)) = frames.step()? {
-        let content = content::<R>(&frame)?;
+        let content = content::<R>(&frame, hash)?;
         notes.push(Note { sequence: frame.sequence, hash, position, content });
         if notes.len() == PAGE {
             index.learn(&notes)?;
@@ -64,11 +64,11 @@ pub(crate) fn catch_up<R: Record>(index: &Index, store: &Store, last: Sequence) 
     index.learn(&notes)
 }
 
-fn content<R: Record>(frame: &Frame) -> Result<Content, JournalError> {
+fn content<R: Record>(frame: &Frame, hash: Hash) -> Result<Content, JournalError> {
     let sequence = frame.sequence;
     match frame.kind {
         Kind::Record => {
-            let entry = Entry::<R>::from_frame(frame)?;
+            let entry = Entry::<R>::from_frame(frame, hash)?;
             Ok(Content::Record(entry.map_or_else(Keys::default, |entry| entry.record.keys())))
         }
         Kind::Cursor => {

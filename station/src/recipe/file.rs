@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use factory_fixtures::{instrument::ImageFormat, probe::Image, tag::ndef::NdefError};
+use factory_fixtures::{
+    instrument::{ImageFormat, MemoryRange},
+    probe::Image,
+    tag::ndef::NdefError,
+};
 use factory_proto::{
     ids::{EnrolmentId, IdError, RecipeName},
     units::{Limits, Quantity},
@@ -151,8 +155,18 @@ fn flash(file: &mut Table<'_>) -> Option<Flash> {
             None
         }
     });
+    let unique_id = file.optional("unique-id", table(unique_id));
     let image = Image { path: image?, format: format?, digest: digest? };
-    Some(Flash { chip: chip?, image })
+    Some(Flash { chip: chip?, image, unique_id: unique_id? })
+}
+
+fn unique_id(file: &mut Table<'_>) -> Option<MemoryRange> {
+    let address = file.required("address", integer);
+    let length: Option<u8> = file.required("bytes", integer);
+    if length.is_some_and(|length| !(1..=MemoryRange::LONGEST).contains(&length)) {
+        file.complain("bytes", format!("must be 1 to {}", MemoryRange::LONGEST));
+    }
+    Some(MemoryRange { address: address?, length: length? })
 }
 
 fn boot(file: &mut Table<'_>) -> Option<Boot> {

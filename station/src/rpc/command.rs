@@ -9,7 +9,10 @@ use std::{fmt::Display, str::FromStr};
 use tonic::Status;
 use uuid::Uuid;
 
-use crate::{nest::Start, record::RunId};
+use crate::{
+    nest::Start,
+    record::{RunId, UnitReleased},
+};
 
 const LARGEST_ORDER: u32 = 1_000_000;
 const LARGEST_PAGE: u32 = 1000;
@@ -31,6 +34,15 @@ impl Fields {
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
         let within = (low..=high).contains(&value).then_some(value);
         self.check(name, within.ok_or_else(|| format!("is {value}, must be {low} to {high}")))
+    }
+
+    fn reason(&mut self, reason: String) -> Option<String> {
+        let length = reason.chars().count();
+        let short = (length <= LONGEST_REASON).then_some(reason);
+        self.check(
+            "reason",
+            short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
+        )
     }
 
     /// The command, or INVALID_ARGUMENT with all complaints. A part is missing only after a complaint.
@@ -96,18 +108,26 @@ impl TryFrom<messages::AbortUnitRequest> for Abort {
         let mut fields = Fields::default();
         let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
         let run = fields.parse("run_id", &request.run_id);
-        let length = request.reason.chars().count();
-        let short = (length <= LONGEST_REASON).then_some(request.reason);
-        let reason = fields.check(
-            "reason",
-            short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
-        );
+        let reason = fields.reason(request.reason);
         let abort = || {
             command?;
             Some(Self { run: run?, reason: reason? })
         };
         fields.finish(abort())
     }
+}
+
+/// The release of a quarantined unit.
+pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let serial = fields.parse("serial", &request.serial);
+    if request.reason.trim().is_empty() {
+        fields.check::<()>("reason", Err("must say what was done to the unit"));
+    }
+    let reason = fields.reason(request.reason);
+    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason? });
+    fields.finish(release())
 }
 
 /// A page of runs.

@@ -10,9 +10,11 @@ use factory_proto::{
 use prost_types::{Duration, Timestamp};
 
 use crate::{
+    books::Order,
     events::{Event, What},
-    orders::Order,
-    record::{Findings, Identity, RunClosed, RunId, RunOpened, StepEnded, Stopped},
+    nest::Look,
+    record::{Findings, Identity, Quarantine, Resumption, RunClosed, RunOpened, StepEnded, Stopped},
+    step::Step,
     units::Unit,
 };
 
@@ -22,6 +24,7 @@ pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {
     unit.ended = Some(closed.ended.into());
     unit.outcome = outcome(closed.outcome);
     (unit.failing_step, unit.reason) = stopped(closed.stopped.as_ref());
+    unit.quarantine = closed.quarantine.as_ref().map(quarantine);
     findings(&mut unit, &closed.findings);
     unit
 }
@@ -43,7 +46,7 @@ pub fn order(order: &Order) -> wire::WorkOrder {
         recipe: order.opened.recipe.to_string(),
         recipe_digest: order.opened.recipe_digest.to_vec(),
         quantity: order.opened.quantity,
-        passed: u32::try_from(order.passed).unwrap_or(u32::MAX),
+        passed: order.passed,
     }
 }
 
@@ -53,6 +56,7 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
         event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
     let what = match event.what {
         What::Nest { busy } => event::Event::NestState(wire::NestState { busy, parked: String::new() }),
+        What::Parked { reason } => event::Event::NestState(wire::NestState { busy: false, parked: reason }),
         What::Accepted { order } => {
             event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
         }
@@ -66,13 +70,17 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
             done_bytes: progress.done,
             total_bytes: progress.total,
         }),
-        What::Closed(ended, why) => {
+        What::Resumed(resumed) => {
+            event::Event::RunResumed(wire::RunResumed { resumption: Some(resumption(&resumed)) })
+        }
+        What::Closed(ended, why, set_aside) => {
             let (failing_step, reason) = stopped(why.as_ref());
+            let quarantine = set_aside.as_ref().map(quarantine);
             event::Event::RunClosed(wire::RunClosed {
                 outcome: outcome(ended),
                 failing_step,
                 reason,
-                quarantine: None,
+                quarantine,
             })
         }
     };
@@ -86,12 +94,13 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
 }
 
 /// What a nest is doing now.
-pub fn nest_state(nest: &NestName, run: Option<RunId>) -> wire::WatchEventsResponse {
+pub fn nest_state(nest: &NestName, look: Look) -> wire::WatchEventsResponse {
+    let state = wire::NestState { busy: look.run.is_some(), parked: look.parked.unwrap_or_default() };
     wire::WatchEventsResponse {
         time: Some(SystemTime::now().into()),
         nest: nest.to_string(),
-        run_id: run.map_or_else(String::new, |run| run.to_string()),
-        event: Some(event::Event::NestState(wire::NestState { busy: run.is_some(), parked: String::new() })),
+        run_id: look.run.map_or_else(String::new, |run| run.to_string()),
+        event: Some(event::Event::NestState(state)),
         ..wire::WatchEventsResponse::default()
     }
 }
@@ -130,6 +139,21 @@ fn findings(unit: &mut wire::Unit, found: &Findings) {
         .map(|flash| wire::FlashResult { bytes: flash.bytes, digest: flash.digest.to_vec() });
     unit.tag = found.tag.as_ref().map(|tag| wire::TagResult { uid: tag.uid.clone(), ndef: tag.ndef.clone() });
     unit.firmware_version = found.firmware_version.clone().unwrap_or_default();
+    unit.resumptions = found.resumptions.iter().map(resumption).collect();
+    unit.chip = found.chip.clone().unwrap_or_default();
+}
+
+fn resumption(resumption: &Resumption) -> wire::Resumption {
+    let name = |step: Option<Step>| step.map_or_else(String::new, |step| step.to_string());
+    wire::Resumption {
+        time: Some(resumption.time.into()),
+        left_in: name(resumption.left_in),
+        resumed_at: name(resumption.goes_on_with),
+    }
+}
+
+fn quarantine(quarantine: &Quarantine) -> wire::Quarantine {
+    wire::Quarantine { reason: quarantine.reason.clone(), remedy: quarantine.remedy.clone() }
 }
 
 fn step(ended: &StepEnded) -> wire::StepResult {

@@ -1,47 +1,121 @@
-use factory_fixtures::fcc::message::CsrRequest;
-use factory_proto::ids::EnrolmentId;
+use factory_fixtures::fcc::{
+    FccError,
+    message::CsrRequest,
+    status::{ReturnStatus, TransportStatus},
+};
+use factory_proto::{
+    ids::{EndpointName, EnrolmentId},
+    signer::IssuanceState,
+};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
     certificate,
     record::{Identity, IssuanceAsked, Issued, Record},
-    step::{DEVICE_KEY, StepContext, StepError},
+    step::{DEVICE_KEY, StepContext, StepError, provision},
 };
 
 /// Gives the unit its own identity: the device makes a key, the signer certifies it.
 ///
-/// Once: the issuance is journalled before the signer is asked, and the certificate as soon as it is there.
+/// Once, checkable: the issuance is journalled before the signer is asked, and the certificate as soon as it is
+/// there. A device that kept the key of an earlier attempt gets that key's certificate again, by the same issuance;
+/// one that made another key gets another, and the one before is void from then on.
 pub async fn identity(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     start_factory_code(ctx).await?;
     let endpoint_name = ctx.recipe.identity.endpoint_name(&ctx.run.serial)?;
     let request = CsrRequest {
-        session: super::provision::session(ctx.run, 1),
+        session: provision::session(ctx.run, 1),
         key_name: DEVICE_KEY.to_owned(),
         subject: ctx.recipe.identity.subject(&endpoint_name),
     };
-    let answer = super::provision::exchange(ctx, &request.session, &request.encode()).await?;
-    let csr = answer.into_csr(DEVICE_KEY)?;
-    let key = certificate::check_request(&csr.der, &endpoint_name)
-        .map_err(|error| StepError::Product(format!("the device's certificate request: {error}")))?;
+    let asked = match provision::exchange(ctx, &request.session, &request.encode()).await {
+        Ok(answer) => ask_anew(ctx, endpoint_name, answer.into_csr(DEVICE_KEY)?.der).await?,
+        Err(StepError::Fcc(FccError::Refused { status: ReturnStatus::ItemExists, .. })) => ask_again(ctx)?,
+        Err(StepError::Fcc(FccError::Transport(TransportStatus::NotProcessed))) => {
+            return Err(StepError::Product(
+                "the device's factory code is closed: it was provisioned before, or elsewhere".to_owned(),
+            ));
+        }
+        Err(error) => return Err(error),
+    };
+    certify(ctx, asked).await
+}
 
-    let issuance = Uuid::now_v7();
-    let asked = IssuanceAsked { run: ctx.run.run, issuance, endpoint_name: endpoint_name.clone() };
-    ctx.journal.append(Record::IssuanceAsked(asked)).await?;
-    let issued = ctx.signer.issue(issuance, &ctx.run.order, &endpoint_name, &csr.der).await?;
-    certificate::check_issued(&issued.certificate, &issued.issuers, &key, &endpoint_name)
+/// Journals a new issuance for a key that nobody has certified yet.
+async fn ask_anew(
+    ctx: &mut StepContext<'_>,
+    endpoint_name: EndpointName,
+    request: Vec<u8>,
+) -> Result<IssuanceAsked, StepError> {
+    certificate::check_request(&request, &endpoint_name)
+        .map_err(|error| StepError::Product(format!("the device's certificate request: {error}")))?;
+    let asked = IssuanceAsked {
+        run: ctx.run.run,
+        issuance: Uuid::now_v7(),
+        endpoint_name,
+        serial: ctx.run.serial.clone(),
+        order: ctx.run.order.clone(),
+        request,
+        supersedes: replaced(ctx).await?,
+    };
+    ctx.journal(Record::IssuanceAsked(asked.clone())).await?;
+    Ok(asked)
+}
+
+/// The issuance whose key died with an earlier attempt on this unit.
+///
+/// The signer is asked what became of each, the newest first: the one that may be live is replaced. One that the
+/// signer never heard of is replaced too, so that a request that is still under way comes too late.
+async fn replaced(ctx: &StepContext<'_>) -> Result<Option<Uuid>, StepError> {
+    let earlier = ctx.units.issuances(&ctx.run.serial)?;
+    let mut unheard = None;
+    for asked in earlier.iter().rev() {
+        match ctx.signer.lookup(asked.issuance).await? {
+            IssuanceState::Asked | IssuanceState::Issued => return Ok(Some(asked.issuance)),
+            IssuanceState::Unspecified | IssuanceState::Unknown => {
+                unheard.get_or_insert(asked.issuance);
+            }
+            IssuanceState::Void => {}
+        }
+    }
+    Ok(unheard)
+}
+
+/// The issuance of the key that the device kept: the last one of this unit, whose certificate the device matches
+/// against its key when it gets it.
+fn ask_again(ctx: &StepContext<'_>) -> Result<IssuanceAsked, StepError> {
+    let mut earlier = ctx.units.issuances(&ctx.run.serial)?;
+    earlier.pop().ok_or_else(|| {
+        StepError::Unknown(
+            "the device holds a key that this station never saw a certificate request for".to_owned(),
+        )
+    })
+}
+
+async fn certify(ctx: &mut StepContext<'_>, asked: IssuanceAsked) -> Result<(), StepError> {
+    let IssuanceAsked { endpoint_name, request, .. } = &asked;
+    let key = certificate::check_request(request, endpoint_name)
+        .map_err(|error| StepError::Station(format!("the journalled certificate request: {error}")))?;
+    let issued = ctx.signer.issue(&asked).await?;
+    certificate::check_issued(&issued.certificate, &issued.issuers, &key, endpoint_name)
         .map_err(|error| StepError::Station(format!("the signer's certificate: {error}")))?;
 
     let fingerprint: [u8; 32] = Sha256::digest(&issued.certificate).into();
     let enrolment_id = EnrolmentId::of_fingerprint(&fingerprint);
-    let identity = Identity { endpoint_name, certificate: issued.certificate, fingerprint, enrolment_id };
+    let identity = Identity {
+        endpoint_name: asked.endpoint_name,
+        certificate: issued.certificate,
+        fingerprint,
+        enrolment_id,
+    };
     ctx.findings.identity = Some(identity.clone());
-    ctx.journal.append(Record::Issued(Issued { run: ctx.run.run, identity })).await?;
+    ctx.journal(Record::Issued(Issued { run: ctx.run.run, identity })).await?;
     Ok(())
 }
 
 /// Has the firmware hand its serial line to the factory code.
-async fn start_factory_code(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
+pub(super) async fn start_factory_code(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     let console = ctx.console()?;
     console.send("provision").await?;
     let answer = console.line().await?;

@@ -1,4 +1,4 @@
-use factory_fixtures::fcc::{self, frame, message::Answer};
+use factory_fixtures::fcc::{self, FccError, frame, message::Answer, status::ReturnStatus};
 
 use crate::{
     record::{FccAnswer, RunOpened},
@@ -12,8 +12,13 @@ pub async fn provision(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     let identity = ctx.findings.identity.as_ref().ok_or(StepError::Order("identity"))?;
     let session = session(ctx.run, 2);
     let bundle = ctx.recipe.provision.bundle(&session, identity, ctx.run)?;
-    exchange(ctx, &session, &bundle.encode()).await?;
-    Ok(())
+    match exchange(ctx, &session, &bundle.encode()).await {
+        Ok(_) => Ok(()),
+        Err(StepError::Fcc(FccError::Refused { status: ReturnStatus::ItemExists, info, .. })) => {
+            Err(StepError::Unknown(format!("the device keeps a part of an earlier bundle ({info})")))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The id of a message: short, since a long one can make the device's answer overflow.

@@ -32,7 +32,7 @@ pub async fn self_test(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
 }
 
 /// The named values up to `selftest done`.
-async fn measure(ctx: &mut StepContext<'_>) -> Result<Vec<(String, Quantity)>, StepError> {
+pub(super) async fn measure(ctx: &mut StepContext<'_>) -> Result<Vec<(String, Quantity)>, StepError> {
     let console = ctx.console()?;
     console.send("selftest").await?;
     let mut measured: Vec<(String, Quantity)> = Vec::new();

@@ -64,6 +64,23 @@ async fn a_record_can_be_looked_up_as_soon_as_it_is_acknowledged() {
 }
 
 #[tokio::test]
+async fn records_that_are_appended_together_are_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path()).unwrap();
+    append(&journal, [1]).await;
+    let before = journal.statistics();
+    assert_eq!(journal.append_all((2..=5).map(Event::new).collect()).await.unwrap(), Sequence::from(5));
+    let after = journal.statistics();
+    assert_eq!((after.records - before.records, after.syncs - before.syncs), (4, 1));
+    assert_eq!(journal.append_all(Vec::new()).await.unwrap(), Sequence::from(5));
+    assert!(numbers(&journal, Sequence::START).into_iter().eq(1..=5));
+    let large = Event { number: 1, text: "x".repeat(1 << 20) };
+    let refused = journal.append_all(vec![Event::new(6), large]).await;
+    assert!(matches!(refused, Err(JournalError::TooLarge { .. })), "{refused:?}");
+    assert_eq!(journal.last(), Sequence::from(5), "all of them or none");
+}
+
+#[tokio::test]
 async fn a_journal_is_open_only_once() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path()).unwrap();

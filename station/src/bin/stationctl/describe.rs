@@ -9,7 +9,11 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
     println!("results without acknowledgement: {}", answer.unacknowledged_results);
     println!("recipes: {}", answer.recipes.join(", "));
     for nest in answer.nests {
-        let state = if nest.run_id.is_empty() { "free" } else { &nest.run_id };
+        let state = match (nest.run_id.as_str(), nest.parked.as_str()) {
+            ("", "") => "free".to_owned(),
+            ("", reason) => format!("parked: {reason}"),
+            (run, _) => run.to_owned(),
+        };
         println!("nest {}: {state}", nest.nest);
     }
     for order in answer.work_orders {

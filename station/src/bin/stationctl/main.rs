@@ -31,6 +31,8 @@ enum Verb {
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
     Abort(unit::Abort),
+    /// Lets a quarantined unit be started again, after an engineer has seen to it.
+    Release(unit::Release),
     /// Shows one run with all that is known of it.
     Get(unit::Get),
     /// Lists runs, oldest first.
@@ -48,6 +50,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Open(open) => open.run(&mut station).await,
         Verb::Start(start) => start.run(&mut station).await,
         Verb::Abort(abort) => abort.run(&mut station).await,
+        Verb::Release(release) => release.run(&mut station).await,
         Verb::Get(get) => get.run(&mut station).await,
         Verb::List(list) => list.run(&mut station).await,
         Verb::Watch => watch::watch(&mut station).await,

@@ -1,6 +1,6 @@
 use clap::Args;
 use factory_proto::station::{
-    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest, Unit,
+    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, ReleaseUnitRequest, StartUnitRequest, Unit,
     station_client::StationClient,
 };
 use tonic::transport::Channel;
@@ -55,6 +55,24 @@ impl Abort {
 }
 
 #[derive(Args)]
+pub struct Release {
+    /// The unit's serial number.
+    serial: String,
+    /// What was done to it; is kept.
+    #[arg(long)]
+    reason: String,
+}
+
+impl Release {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let command_id = Uuid::now_v7().to_string();
+        let request = ReleaseUnitRequest { command_id, serial: self.serial, reason: self.reason };
+        station.release_unit(request).await.map_err(refused)?;
+        Ok(())
+    }
+}
+
+#[derive(Args)]
 pub struct Get {
     /// The run's id.
     run: String,
@@ -92,6 +110,12 @@ impl Get {
             for warning in &answer.warnings {
                 println!("    warning: {warning:?}");
             }
+        }
+        for resumption in &unit.resumptions {
+            println!("  left in {:?}, went on with {:?}", resumption.left_in, resumption.resumed_at);
+        }
+        if let Some(quarantine) = &unit.quarantine {
+            println!("  in quarantine: {}\n  what to do: {}", quarantine.reason, quarantine.remedy);
         }
         if let Some(identity) = &unit.identity {
             println!("  endpoint {}\n  enrolment id {}", identity.endpoint_name, identity.enrolment_id);

@@ -21,7 +21,8 @@ pub async fn watch(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
                 )
             }
             Some(Event::RunClosed(closed)) => {
-                format!("{} {} {}", outcome(closed.outcome), closed.failing_step, closed.reason)
+                let set_aside = if closed.quarantine.is_some() { "QUARANTINE " } else { "" };
+                format!("{} {set_aside}{} {}", outcome(closed.outcome), closed.failing_step, closed.reason)
             }
             Some(Event::RunResumed(resumed)) => {
                 let resumption = resumed.resumption.unwrap_or_default();

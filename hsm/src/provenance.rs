@@ -1,0 +1,106 @@
+//! The provenance key: signs what a station's log was, and nothing else.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::token::{
+    TokenError,
+    key::{RemoteKey, SigningError},
+    pool::SigningPool,
+};
+
+/// The key with its certificate.
+pub struct Provenance {
+    certificate: CertificateDer<'static>,
+    point: Vec<u8>,
+    pool: SigningPool,
+}
+
+/// Why the provenance key cannot be used; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvenanceError {
+    /// Not there.
+    #[error(
+        "provenance certificate {} cannot be read: make it with `factory-signerd init`, which leaves the CA as it is",
+        path.display()
+    )]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("{} is no provenance certificate ({fault}): restore what `factory-signerd init` wrote", path.display())]
+    Unsuitable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// Another key's.
+    #[error(
+        "the key in the token does not belong to the provenance certificate: \
+         correct `provenance-key-label` or `provenance-certificate`"
+    )]
+    OtherKey,
+    /// The token did not sign.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+}
+
+impl Provenance {
+    /// Reads the certificate (PEM) and holds it against the key.
+    ///
+    /// # Errors
+    /// They do not belong together, or one of them cannot be used.
+    pub fn open(path: &Path, pool: SigningPool) -> Result<Self, ProvenanceError> {
+        let text =
+            fs::read(path).map_err(|source| ProvenanceError::Unreadable { path: path.to_owned(), source })?;
+        let unsuitable = |fault| ProvenanceError::Unsuitable { path: path.to_owned(), fault };
+        let certificate = CertificateDer::from_pem_slice(&text)
+            .map_err(|_| unsuitable("it holds no certificate in PEM"))?;
+        let point = point(&certificate).map_err(unsuitable)?;
+        let provenance = Self { certificate, point, pool };
+        match provenance.sign(b"factory-signerd: is this the provenance certificate's key?") {
+            Err(SigningError::Token(TokenError::OtherKey)) => Err(ProvenanceError::OtherKey),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(provenance),
+        }
+    }
+
+    /// The certificate, DER.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Signs a message (ECDSA on P-256 with SHA-256, DER) and verifies the signature. Blocks.
+    ///
+    /// # Errors
+    /// The token did not sign, or with another key.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+
+        let signature = RemoteKey::new(&self.pool, &self.point).sign_message(message)?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point)
+            .verify(message, &signature)
+            .map_err(|_| SigningError::Token(TokenError::OtherKey))?;
+        Ok(signature)
+    }
+}
+
+fn point(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, &'static str> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "it cannot be parsed")?;
+    if parsed.is_ca() {
+        return Err("it is a CA");
+    }
+    if !matches!(parsed.key_usage(), Ok(Some(usage)) if usage.value.digital_signature()) {
+        return Err("it may not sign");
+    }
+    Ok(parsed.public_key().subject_public_key.data.to_vec())
+}

@@ -1,0 +1,228 @@
+//! What the journal says of orders, of units that are set aside, and of runs that are open: `record × books → books`,
+//! pure. Small for ever: what is over is counted, and looked up in the journal's index when it matters.
+
+use std::collections::BTreeMap;
+
+use factory_journal::Sequence;
+use factory_proto::{
+    ids::{OrderId, Serial},
+    outcome::Outcome,
+};
+
+use crate::{
+    phase::{IllegalRecord, Phase},
+    record::{Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RunId, RunOpened, SetAside},
+};
+
+/// A work order and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// As it was opened.
+    pub opened: OrderOpened,
+    /// Units that passed.
+    pub passed: u32,
+}
+
+/// A run that has no result yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenRun {
+    /// What it began as.
+    pub run: RunOpened,
+    /// How far it had come.
+    pub phase: Phase,
+    /// What it had found out, as far as that is durable.
+    pub findings: Findings,
+}
+
+/// All that must be known of the past to go on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Books {
+    /// All orders, by their ids.
+    pub orders: BTreeMap<OrderId, Order>,
+    /// The units that must not be started.
+    pub quarantined: BTreeMap<Serial, Quarantine>,
+    /// The runs without a result.
+    pub open: BTreeMap<RunId, OpenRun>,
+}
+
+impl Books {
+    /// The books as a checkpoint holds them; the records of its open runs are still to be learnt.
+    pub fn at(checkpoint: Checkpoint) -> Self {
+        let order = |tally: OrderTally| {
+            (tally.opened.order.clone(), Order { opened: tally.opened, passed: tally.passed })
+        };
+        let aside = |aside: SetAside| (aside.serial, aside.quarantine);
+        Self {
+            orders: checkpoint.orders.into_iter().map(order).collect(),
+            quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// These books, which know of all records up to `covers`, for the journal.
+    pub fn checkpoint(&self, covers: Sequence) -> Checkpoint {
+        let tally = |order: &Order| OrderTally { opened: order.opened.clone(), passed: order.passed };
+        let aside = |(serial, quarantine): (&Serial, &Quarantine)| SetAside {
+            serial: serial.clone(),
+            quarantine: quarantine.clone(),
+        };
+        Checkpoint {
+            covers,
+            orders: self.orders.values().map(tally).collect(),
+            quarantined: self.quarantined.iter().map(aside).collect(),
+            open: self.open.keys().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Takes in one more record.
+    ///
+    /// # Errors
+    /// It cannot follow what came before it.
+    pub fn learn(&mut self, record: Record) -> Result<(), IllegalRecord> {
+        self.follow(&record)?;
+        match record {
+            Record::OrderOpened(opened) => {
+                self.orders.insert(opened.order.clone(), Order { opened, passed: 0 });
+            }
+            Record::UnitReleased(released) => {
+                self.quarantined.remove(&released.serial);
+            }
+            Record::RunClosed(closed) => {
+                if closed.outcome == Outcome::Pass
+                    && let Some(order) = self.orders.get_mut(&closed.opened.order)
+                {
+                    order.passed += 1;
+                }
+                if let Some(quarantine) = closed.quarantine {
+                    self.quarantined.insert(closed.opened.serial, quarantine);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The part of a record that belongs to its run.
+    fn follow(&mut self, record: &Record) -> Result<(), IllegalRecord> {
+        let Some(id) = record.run() else { return Ok(()) };
+        let (phase, mut findings) = match self.open.remove(&id) {
+            Some(open) => (Some(open.phase), open.findings),
+            None => (None, Findings::default()),
+        };
+        let phase = Phase::after(phase, record)?;
+        let Some(run) = phase.run().cloned() else { return Ok(()) };
+        match record {
+            Record::StepPassed(passed) => findings = passed.findings.clone(),
+            Record::Issued(issued) => findings.identity = Some(issued.identity.clone()),
+            Record::ChipSeen(seen) => findings.chip = Some(seen.chip.clone()),
+            Record::RunResumed(resumed) => findings.resumptions.push(resumed.resumption.clone()),
+            _ => {}
+        }
+        self.open.insert(id, OpenRun { run, phase, findings });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        record::{ChipSeen, RunClosed, StepPassed, StepStarted, UnitReleased},
+        step::Step,
+    };
+
+    fn run(number: u128) -> RunOpened {
+        RunOpened {
+            run: RunId::of_command(Uuid::from_u128(number)),
+            order: "order-1".parse().unwrap(),
+            serial: format!("SN{number}").parse().unwrap(),
+            nest: "nest-1".parse().unwrap(),
+            recipe_digest: [0; 32],
+            started: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn closed(number: u128, outcome: Outcome, quarantine: Option<Quarantine>) -> Record {
+        Record::RunClosed(Box::new(RunClosed {
+            opened: run(number),
+            ended: SystemTime::UNIX_EPOCH,
+            outcome,
+            stopped: None,
+            findings: Findings::default(),
+            quarantine,
+        }))
+    }
+
+    fn quarantine() -> Quarantine {
+        Quarantine { reason: "it is not known".to_owned(), remedy: "look".to_owned() }
+    }
+
+    /// An order; a unit that passed, one that was set aside and released, one that is set aside, and an open run.
+    fn story() -> Vec<Record> {
+        let order = OrderOpened {
+            order: "order-1".parse().unwrap(),
+            recipe: "sensor".parse().unwrap(),
+            recipe_digest: [0; 32],
+            quantity: 9,
+        };
+        let findings = Findings { firmware_version: Some("1.0.0".to_owned()), ..Findings::default() };
+        let id = run(4).run;
+        vec![
+            Record::OrderOpened(order),
+            Record::RunOpened(run(4)),
+            Record::RunOpened(run(1)),
+            closed(1, Outcome::Pass, None),
+            Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
+            Record::RunOpened(run(2)),
+            closed(2, Outcome::Error, Some(quarantine())),
+            Record::ChipSeen(ChipSeen { run: id, chip: vec![4] }),
+            Record::UnitReleased(UnitReleased {
+                command: Uuid::nil(),
+                serial: run(2).serial,
+                reason: "repaired".to_owned(),
+            }),
+            Record::RunOpened(run(3)),
+            closed(3, Outcome::Error, Some(quarantine())),
+            Record::StepPassed(Box::new(StepPassed { run: id, step: Step::Flash, findings })),
+        ]
+    }
+
+    fn books_after(records: &[Record]) -> Books {
+        let mut books = Books::default();
+        records.iter().for_each(|record| books.learn(record.clone()).unwrap());
+        books
+    }
+
+    #[test]
+    fn the_books_say_what_the_records_told() {
+        let books = books_after(&story());
+        let passed: Vec<u32> = books.orders.values().map(|order| order.passed).collect();
+        assert_eq!(passed, [1]);
+        assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
+        let [open] = books.open.values().collect::<Vec<_>>()[..] else { panic!("{:?}", books.open) };
+        assert_eq!(open.phase, Phase::Between { run: run(4), done: Some(Step::Flash) });
+        assert_eq!(open.findings.firmware_version.as_deref(), Some("1.0.0"));
+    }
+
+    #[test]
+    fn a_checkpoint_anywhere_and_the_records_behind_it_give_the_same_books() {
+        let story = story();
+        for at in 0..=story.len() {
+            let bytes = minicbor::to_vec(books_after(&story[..at]).checkpoint(7.into())).unwrap();
+            let checkpoint: Checkpoint = minicbor::decode(&bytes).unwrap();
+            let open = checkpoint.open.clone();
+            let mut books = Books::at(checkpoint);
+            for record in &story[..at] {
+                if record.run().is_some_and(|run| open.contains(&run.to_string())) {
+                    books.learn(record.clone()).unwrap();
+                }
+            }
+            story[at..].iter().for_each(|record| books.learn(record.clone()).unwrap());
+            assert_eq!(books, books_after(&story), "checkpoint after {at} records");
+        }
+    }
+}

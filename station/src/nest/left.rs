@@ -1,0 +1,69 @@
+//! A run that a station's end had left open: found again with all that it needs, or given up.
+
+use std::{sync::Arc, time::SystemTime};
+
+use factory_journal::JournalError;
+use factory_proto::outcome::Outcome;
+use tracing::warn;
+
+use super::{Shared, resume};
+use crate::{
+    books::OpenRun,
+    events::What,
+    orders::Place,
+    recipe::Recipe,
+    record::{Record, RunClosed, Stopped},
+    step::Step,
+};
+
+/// A run that a station's end had left open, and what is needed to go on with it.
+pub struct Left {
+    /// How far it had come.
+    pub open: OpenRun,
+    /// What its product needs.
+    pub recipe: Arc<Recipe>,
+    /// Its place in its order.
+    pub place: Place,
+}
+
+impl Left {
+    /// Finds what the run needs.
+    ///
+    /// # Errors
+    /// Why nobody can go on with it.
+    pub fn find(open: OpenRun, shared: &Shared) -> Result<Self, String> {
+        let (recipe, digest) = shared.orders.recipe(&open.run.order).map_err(|error| error.to_string())?;
+        let recipe = shared.recipes.get(&recipe, &digest).map_err(|error| error.to_string())?;
+        let place = shared.orders.reserve(&open.run).map_err(|error| error.to_string())?;
+        Ok(Self { open, recipe, place })
+    }
+
+    /// Closes a run that nobody can go on with. Its unit is set aside when it may hold its bundle.
+    ///
+    /// # Errors
+    /// The result could not be made durable.
+    pub async fn give_up(open: OpenRun, reason: &str, shared: &Shared) -> Result<(), JournalError> {
+        let step = open.phase.step();
+        let stopped = Stopped {
+            step,
+            reason: format!("the run was left open, and nobody can go on with it: {reason}"),
+        };
+        let quarantine = (step >= Some(Step::Identity)).then(|| resume::quarantine(&stopped));
+        let OpenRun { run, findings, .. } = open;
+        warn!(nest = %run.nest, run = %run.run, serial = %run.serial, reason, "closed a run that was left open");
+        let closed = RunClosed {
+            opened: run.clone(),
+            ended: SystemTime::now(),
+            outcome: Outcome::Error,
+            stopped: Some(stopped.clone()),
+            findings,
+            quarantine: quarantine.clone(),
+        };
+        shared.journal.append(Record::RunClosed(Box::new(closed))).await?;
+        if let Some(quarantine) = quarantine.clone() {
+            shared.orders.quarantine(run.serial.clone(), quarantine);
+        }
+        shared.events.tell(&run, What::Closed(Outcome::Error, Some(stopped), quarantine));
+        Ok(())
+    }
+}
