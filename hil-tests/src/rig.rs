@@ -134,29 +134,6 @@ impl Rig {
         Ok(())
     }
 
-    /// The station's process, while it runs.
-    pub fn station_process(&mut self) -> Option<u32> {
-        alive(&mut self.daemon)
-    }
-
-    /// The signer's process, while it runs.
-    pub fn signer_process(&mut self) -> Option<u32> {
-        alive(&mut self.signer)
-    }
-
-    /// The processes of the station's instruments.
-    pub fn instruments(&mut self) -> Vec<u32> {
-        self.station_process().map(|station| children(station, "instrument")).unwrap_or_default()
-    }
-
-    /// The program that answers as the device in a nest, while it does.
-    pub fn device_program(&mut self, nest: &str) -> Option<u32> {
-        let at = self.nests.iter().position(|name| name == nest)?;
-        // Each nest has a target and a reader.
-        let target = self.simulators.get(2 * at)?.child.id();
-        children(target, "--storage").pop()
-    }
-
     /// Resident memory of the station's daemon, in KiB.
     pub fn station_memory(&self) -> anyhow::Result<u64> {
         let daemon = self.daemon.as_ref().context("the station does not run")?;
@@ -248,24 +225,6 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM)?;
         Ok(self.child.wait()?.success())
     }
-}
-
-fn alive(process: &mut Option<Process>) -> Option<u32> {
-    let child = &mut process.as_mut()?.child;
-    matches!(child.try_wait(), Ok(None)).then(|| child.id())
-}
-
-/// The children of a process that have this word among their arguments.
-fn children(parent: u32, word: &str) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
-    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let lists: Vec<String> = lists.collect();
-    let pids = lists.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok());
-    let has_word = |pid: &u32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        line.split('\0').any(|argument| argument == word)
-    };
-    pids.filter(has_word).collect()
 }
 
 /// Waits until a process serves its Unix socket.

@@ -8,6 +8,8 @@
 mod case;
 #[path = "crash/controls.rs"]
 mod controls;
+#[path = "crash/ledger.rs"]
+mod ledger;
 #[path = "crash/line.rs"]
 mod line;
 #[path = "crash/plan.rs"]

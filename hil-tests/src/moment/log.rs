@@ -79,7 +79,7 @@ pub struct LogWatch {
 
 impl LogWatch {
     /// Watches process `pid`, which has opened its log.
-    pub fn of(pid: u32) -> anyhow::Result<Self> {
+    pub fn of(pid: Pid) -> anyhow::Result<Self> {
         let thread = committer(pid)?;
         let trap = Arc::new(Trap::default());
         let (begun, beginning) = mpsc::channel();
@@ -110,7 +110,7 @@ impl LogWatch {
     }
 }
 
-fn committer(pid: u32) -> anyhow::Result<i32> {
+fn committer(pid: Pid) -> anyhow::Result<i32> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")?;
@@ -130,7 +130,7 @@ fn committer(pid: u32) -> anyhow::Result<i32> {
 }
 
 struct Tracer {
-    pid: u32,
+    pid: Pid,
     thread: Pid,
     trap: Arc<Trap>,
     /// What the batch under way has.

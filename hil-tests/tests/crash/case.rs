@@ -66,7 +66,7 @@ pub async fn carry_out(line: &mut Line, case: &Case) -> anyhow::Result<Done> {
         held = None;
         sleep(late).await;
     }
-    let kills = line.kill(case.victims, NESTS[0]);
+    let kills = line.kill(case.victims, NESTS[0])?;
     drop(held);
     line.bury(case.victims)?;
     let mut accepted = Vec::new();

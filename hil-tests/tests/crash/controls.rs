@@ -22,7 +22,7 @@ async fn kill_station_at(line: &mut Line, serial: &str, moment: Moment) -> anyho
     let (mut station, start) = (line.station()?.clone(), case::start(NESTS[0], serial));
     let starting = tokio::spawn(async move { station.start_unit(start).await });
     let held = held.await.context("somebody is held")?;
-    line.kill(&[Victim::Station], NESTS[0]);
+    line.kill(&[Victim::Station], NESTS[0])?;
     drop(held);
     line.bury(&[Victim::Station])?;
     let run = starting.await?.ok().map(|answer| answer.into_inner().run_id);
@@ -117,7 +117,7 @@ async fn a_pass_that_was_shown_and_is_gone_after_a_crash_is_seen() -> anyhow::Re
     line.look(NESTS[0], &serial, true)?;
     line.take_out(NESTS[0], &serial)?;
 
-    line.kill(&[Victim::Station], NESTS[0]);
+    line.kill(&[Victim::Station], NESTS[0])?;
     line.bury(&[Victim::Station])?;
     roll_back(&mut line, &copy)?;
     line.serve_controller();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use factory_hil_tests::{
     judge,
     judge::{Evidence, Shown, Unit as Found, Violation, judge},
@@ -28,10 +28,7 @@ use factory_proto::station::{
     GetUnitRequest, Outcome, StartUnitRequest, Unit, WatchEventsRequest, station_client::StationClient,
     watch_events_response::Event,
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 
@@ -51,7 +48,6 @@ type ShownRuns = Arc<Mutex<Vec<(String, Shown)>>>;
 /// A line, its controller, and a memory of all that was seen of it.
 pub struct Line {
     pub rig: Rig,
-    programs: PathBuf,
     results: PathBuf,
     controller: Controller,
     address: SocketAddr,
@@ -85,7 +81,6 @@ impl Line {
         let simulators = NESTS.into_iter().map(listen).collect::<anyhow::Result<_>>()?;
         let mut line = Self {
             rig,
-            programs: programs.to_owned(),
             results,
             controller,
             address,
@@ -111,7 +106,7 @@ impl Line {
 
     pub fn start_signer(&mut self) -> anyhow::Result<()> {
         self.rig.start_signer()?;
-        let process = self.rig.signer_process().context("the signer was just started")?;
+        let process = self.rig.signer_process()?.pid;
         let ledger = truths::keeps_ledger(&self.rig)?;
         self.signer_log = ledger.then(|| LogWatch::of(process)).transpose().context("the signer")?;
         Ok(())
@@ -120,7 +115,7 @@ impl Line {
     /// Starts the station, and watches what it shows until it ends.
     pub async fn start_station(&mut self) -> anyhow::Result<()> {
         self.rig.start_station()?;
-        let process = self.rig.station_process().context("the station was just started")?;
+        let process = self.rig.station_process()?.pid;
         let socket = format!("unix:{}", self.rig.folder.join("station.sock").display());
         let mut station = StationClient::new(Endpoint::from_shared(socket)?.connect().await?);
         let mut events = timeout(PATIENCE, station.watch_events(WatchEventsRequest {}))
@@ -178,21 +173,18 @@ impl Line {
     }
 
     /// Sends every victim in a nest that is alive a SIGKILL; says how many that were.
-    pub fn kill(&mut self, victims: &[Victim], nest: &str) -> u32 {
+    pub fn kill(&mut self, victims: &[Victim], nest: &str) -> anyhow::Result<u32> {
         let mut processes = Vec::new();
         for victim in victims {
             match victim {
-                Victim::Station => processes.extend(self.rig.station_process()),
-                Victim::Signer => processes.extend(self.rig.signer_process()),
-                Victim::Instruments => processes.extend(self.rig.instruments()),
-                Victim::Device => processes.extend(self.rig.device_program(nest)),
+                Victim::Station => processes.push(self.rig.station_process()?),
+                Victim::Signer => processes.push(self.rig.signer_process()?),
+                Victim::Instruments => processes.extend(self.rig.instruments()?),
+                Victim::Device => processes.extend(self.rig.device_program(nest)?),
             }
         }
-        let killed = processes.into_iter().filter(|process| {
-            let process = Pid::from_raw(process.cast_signed());
-            kill(process, Signal::SIGKILL).is_ok()
-        });
-        u32::try_from(killed.count()).expect("there are a few")
+        let killed = processes.iter().filter(|process| process.signal(Signal::SIGKILL).is_ok());
+        Ok(u32::try_from(killed.count())?)
     }
 
     /// Buries what was killed; nobody may be held any more.
@@ -276,19 +268,14 @@ impl Line {
         let units = self.units.iter().filter(|(serial, _)| chosen(serial));
         let units = units.map(|(serial, unit)| (serial.clone(), unit.clone())).collect();
         let whole = serials.is_none();
-        let evidence: Evidence =
-            truths::evidence(&self.rig, &self.programs, &self.results, runs, units, whole)?;
+        let evidence: Evidence = truths::evidence(&self.rig, &self.results, runs, units, whole)?;
         Ok(judge(&evidence))
     }
 
     /// Whether nobody died who was not killed.
-    pub fn check_alive(&mut self) -> anyhow::Result<()> {
-        if self.rig.station_process().is_none() {
-            bail!("the station died by itself");
-        }
-        if self.rig.signer_process().is_none() {
-            bail!("the signer died by itself");
-        }
+    pub fn check_alive(&self) -> anyhow::Result<()> {
+        ensure!(!self.rig.station_process()?.has_ended_within(Duration::ZERO)?, "the station died by itself");
+        ensure!(!self.rig.signer_process()?.has_ended_within(Duration::ZERO)?, "the signer died by itself");
         Ok(())
     }
 }

@@ -23,15 +23,16 @@ pub async fn score(line: &mut Line, number: u32) -> anyhow::Result<Score> {
             record.gap = before.elapsed();
         }
         before = Instant::now();
-        let device = line.rig.device_program(NESTS[0]).is_some();
+        let device = line.rig.device_program(NESTS[0])?.is_some();
         score.records.push(Written { device, gap: Duration::ZERO });
+        Ok(())
     })
     .await?;
     score.messages = u32::try_from(unit.fcc_answers.len())?;
     let writes = Moment::TagPage(1);
-    watch(line, number + 1, writes, |_| score.pages += 1).await?;
+    watch(line, number + 1, writes, |_| count(&mut score.pages)).await?;
     if line.keeps_ledger() {
-        watch(line, number + 2, Moment::Ledger(1, Edge::AfterSync), |_| score.ledger += 1).await?;
+        watch(line, number + 2, Moment::Ledger(1, Edge::AfterSync), |_| count(&mut score.ledger)).await?;
     }
     Ok(score)
 }
@@ -41,7 +42,7 @@ async fn watch(
     line: &mut Line,
     number: u32,
     moment: Moment,
-    mut at: impl FnMut(&mut Line),
+    mut at: impl FnMut(&mut Line) -> anyhow::Result<()>,
 ) -> anyhow::Result<Unit> {
     let nest = NESTS[0];
     let serial = line.lay(nest, number, false)?;
@@ -84,11 +85,16 @@ fn go_on(
     nest: &str,
     moment: Moment,
     holds: Result<Held, oneshot::error::RecvError>,
-    at: &mut impl FnMut(&mut Line),
+    at: &mut impl FnMut(&mut Line) -> anyhow::Result<()>,
 ) -> anyhow::Result<oneshot::Receiver<Held>> {
     let holds = holds.context("who is held is told")?;
-    at(line);
+    at(line)?;
     let next = line.arm(nest, moment)?;
     drop(holds);
     Ok(next)
+}
+
+fn count(times: &mut u32) -> anyhow::Result<()> {
+    *times += 1;
+    Ok(())
 }

@@ -4,10 +4,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    process::Command,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::Context as _;
 use data_encoding::{HEXLOWER_PERMISSIVE, HEXUPPER};
 use factory_hil_tests::{
     control,
@@ -15,13 +14,15 @@ use factory_hil_tests::{
         keys::{self, PrivateKey},
         store::{self, Kind},
     },
-    judge::{Evidence, Fingerprint, Issuance, Report, Run, State, Unit},
+    judge::{Evidence, Fingerprint, Report, Run, Unit},
     reader::{self, Dump},
     rig::Rig,
 };
 use factory_proto::station::Outcome;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::ledger;
 
 const CERTIFICATE: &str = "mbed.BootstrapDeviceCert";
 const KEY: &str = "mbed.BootstrapDevicePrivateKey";
@@ -58,40 +59,6 @@ fn fingerprint(hex: &str) -> anyhow::Result<Fingerprint> {
 /// Whether the signer keeps a ledger.
 pub fn keeps_ledger(rig: &Rig) -> anyhow::Result<bool> {
     Ok(fs::read_to_string(rig.folder.join("signer.toml"))?.lines().any(|line| line.starts_with("ledger")))
-}
-
-/// What the signer's ledger says; `None` while the signer keeps none.
-fn ledger(rig: &Rig, programs: &Path) -> anyhow::Result<Option<Vec<Issuance>>> {
-    if !keeps_ledger(rig)? {
-        return Ok(None);
-    }
-    let config = rig.folder.join("signer.toml");
-    let mut list = Command::new(programs.join("factory-signerd"));
-    let listed = list.arg("ledger").arg("--config").arg(config).output()?;
-    ensure!(
-        listed.status.success(),
-        "the ledger cannot be read: {}",
-        String::from_utf8_lossy(&listed.stderr)
-    );
-    String::from_utf8(listed.stdout)?.lines().map(issuance).collect::<anyhow::Result<_>>().map(Some)
-}
-
-fn issuance(line: &str) -> anyhow::Result<Issuance> {
-    let line: Value = serde_json::from_str(line)?;
-    let text = |key: &str| line[key].as_str();
-    let state = match text("state") {
-        Some("asked") => State::Asked,
-        Some("issued") => State::Issued,
-        Some("void") => State::Void,
-        other => bail!("the ledger has an issuance in the state {other:?}"),
-    };
-    Ok(Issuance {
-        id: text("issuance").context("an issuance has an id")?.to_owned(),
-        endpoint_name: text("endpoint_name").context("an issuance has an endpoint name")?.to_owned(),
-        state,
-        certificate: text("fingerprint").filter(|hex| !hex.is_empty()).map(fingerprint).transpose()?,
-        key: text("key").map(ToOwned::to_owned),
-    })
 }
 
 /// How the journal writes an id: as a CBOR text of 36 bytes.
@@ -137,13 +104,15 @@ pub fn unit(rig: &Rig, nest: &str, serial: &str, sound: bool) -> anyhow::Result<
 /// Compares all truths of these units, or of the whole line when these are all of them.
 pub fn evidence(
     rig: &Rig,
-    programs: &Path,
     results: &Path,
     runs: Vec<Run>,
     units: BTreeMap<String, Unit>,
     whole: bool,
 ) -> anyhow::Result<Evidence> {
-    let (mut reports, mut ledger) = (reports(results)?, ledger(rig, programs)?);
+    let (mut reports, mut ledger) = (
+        reports(results)?,
+        keeps_ledger(rig)?.then(|| ledger::read(&rig.folder.join("ledger"))).transpose()?,
+    );
     if !whole {
         reports.retain(|report| units.contains_key(&report.serial));
         let names: BTreeSet<&str> = units.values().map(|unit| unit.endpoint_name.as_str()).collect();
