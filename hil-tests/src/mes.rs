@@ -1,5 +1,6 @@
 //! A small, honest MES: takes results and acknowledges them once they are durable ([`mod@controller`]), and
-//! drives a station through a list of boards ([`mod@line`]).
+//! drives a station through a list of boards ([`mod@line`]). Honest unless a test gives it another [`mod@temper`].
 
 pub mod controller;
 pub mod line;
+pub mod temper;

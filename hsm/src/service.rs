@@ -7,7 +7,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use data_encoding::HEXLOWER;
 use factory_proto::{
     DESCRIPTORS,
-    head::HeadStatement,
+    head::{HeadStatement, SIGNED_UP_TO},
     ids::NestName,
     signer::{
         DescribeRequest, DescribeResponse, IssuanceState, IssueRequest, IssueResponse, LookupRequest,
@@ -236,7 +236,13 @@ fn status_of(error: &RegistrarError) -> Status {
             };
             return Status::new(code, refusal.to_string());
         }
-        RegistrarError::Head(refusal) => return Status::failed_precondition(refusal.to_string()),
+        RegistrarError::Head(refusal) => {
+            let mut status = Status::failed_precondition(refusal.to_string());
+            if let Some(signed) = refusal.signed_up_to() {
+                status.metadata_mut().insert(SIGNED_UP_TO, signed.into());
+            }
+            return status;
+        }
         RegistrarError::Signing(_) | RegistrarError::Issue(IssueError::Signing(SigningError::Token(_))) => {
             (Code::Unavailable, "the token cannot sign at present; send the same request again")
         }

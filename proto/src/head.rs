@@ -6,6 +6,9 @@
 
 use minicbor::{Decode, Encode};
 
+/// The metadata in which a signer that refuses a head says up to which record it has signed one for the same log.
+pub const SIGNED_UP_TO: &str = "signed-up-to";
+
 /// What key 0 says.
 const KIND: &str = "factory provenance head 1";
 

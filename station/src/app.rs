@@ -13,12 +13,12 @@ use factory_journal::{Journal, JournalError, Options};
 use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
 use tokio::{
     net::{TcpListener, UnixListener},
-    sync::Notify,
     time::timeout,
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
@@ -27,9 +27,10 @@ use crate::{
     events::Events,
     nest::{Left, Nest, Shared},
     orders::Orders,
+    provenance::{Notary, Trouble},
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
-    results::Uplink,
+    results::{Backlog, Uplink},
     rpc::StationService,
     signer::Signer,
     units::Units,
@@ -78,10 +79,12 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let listeners = listeners(&config).await?;
     let recipes = Arc::new(Recipes::load(&config.recipes)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
+    let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let units = Units::new(journal.clone());
     let shared = Shared {
+        backlog: Backlog::count(&journal)?,
         orders: Orders::new(journal.clone(), units.clone(), books),
         units,
         signer: Signer::new(&config.signer),
@@ -99,18 +102,36 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());
     nest_tasks.close();
 
-    let acknowledged = Arc::new(Notify::new());
     let uplink = Uplink {
         station: config.name.clone(),
         controller: config.controller.clone(),
         journal: shared.journal.clone(),
-        acknowledged: acknowledged.clone(),
+        backlog: shared.backlog.clone(),
     };
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
     let upkeep = tokio::spawn(upkeep::keep(shared.journal.as_ref().clone(), stop_uplink.clone()));
 
-    let service = StationService { name: config.name.clone(), nests: nests.clone(), shared: shared.clone() };
+    let trouble = Trouble::default();
+    let notary = Notary {
+        station: config.name.clone(),
+        state: config.state.clone(),
+        journal: shared.journal.clone(),
+        opened_at,
+        signer: shared.signer.clone(),
+        backlog: shared.backlog.clone(),
+        occasions: config.provenance.clone(),
+        trouble: trouble.clone(),
+    };
+    let stop_notary = CancellationToken::new();
+    let notary = tokio::spawn(notary.run(stop_notary.clone()));
+
+    let service = StationService {
+        name: config.name.clone(),
+        nests: nests.clone(),
+        shared: shared.clone(),
+        provenance: trouble,
+    };
     let stop_server = CancellationToken::new();
     let mut server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
     info!(station = %config.name, nests = nests.len(), listen = %config.listen, "station is up");
@@ -121,12 +142,9 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     };
     info!("station drains");
     drain(&nests, &nest_tasks, config.drain).await;
-    let sent = async {
-        while crate::results::backlog(&shared.journal).is_ok_and(|waiting| waiting > 0) {
-            acknowledged.notified().await;
-        }
-    };
-    if timeout(LAST_RESULTS, sent).await.is_err() {
+    stop_notary.cancel();
+    let _ = notary.await;
+    if timeout(LAST_RESULTS, shared.backlog.delivered()).await.is_err() {
         warn!("results stay in the journal until the controller is back");
     }
     stop_uplink.cancel();
@@ -210,12 +228,25 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
 async fn routes(service: StationService) -> Result<Routes, AppError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<StationServer<StationService>>().await;
+    tokio::spawn(tell_of_provenance(reporter, service.provenance.clone()));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let station = StationServer::new(service).max_decoding_message_size(LARGEST_MESSAGE);
     Ok(Routes::new(station).add_service(health).add_service(reflection))
+}
+
+/// Health has a service of this name that is not served while no heads of the log are signed.
+const PROVENANCE: &str = "provenance";
+
+async fn tell_of_provenance(reporter: HealthReporter, trouble: Trouble) {
+    let mut known = trouble.get();
+    loop {
+        let status = if known.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status(PROVENANCE, status).await;
+        known = trouble.other_than(&known).await;
+    }
 }
 
 async fn serve(

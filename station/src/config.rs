@@ -11,6 +11,8 @@ use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, integer, list, path, table, text};
 use tonic::transport::{Endpoint, Uri};
 
+use crate::provenance::Occasions;
+
 /// The station file, as meant.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -30,6 +32,8 @@ pub struct Config {
     pub controller: Endpoint,
     /// How long running units may still take when the station is told to stop.
     pub drain: Duration,
+    /// When the log's heads are signed.
+    pub provenance: Occasions,
     /// The nests, at least one.
     pub nests: Vec<NestSettings>,
 }
@@ -71,6 +75,7 @@ impl Config {
         let socket = file.required("socket", path);
         let controller: Option<Uri> = file.required("controller", text);
         let drain = file.or("drain", Duration::from_secs(60), duration);
+        let provenance = file.or("provenance", Occasions::usual(), table(occasions));
         let nests = file.required("nest", list(table(NestSettings::written)));
 
         if listen.is_some_and(|address| !address.ip().is_loopback()) {
@@ -94,6 +99,7 @@ impl Config {
             socket: socket?,
             controller: Endpoint::from(controller?).connect_timeout(Duration::from_secs(5)),
             drain: drain?,
+            provenance: provenance?,
             nests: nests?,
         })
     }
@@ -113,6 +119,17 @@ impl NestSettings {
             tag_reader: tag_reader?,
         })
     }
+}
+
+fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {
+    let usual = Occasions::usual();
+    let every = provenance.or("every", usual.every, integer);
+    let shift_ends = provenance.or("shift-ends", usual.shift_ends, list(text));
+    if every.is_some_and(|every| !Occasions::EVERY.contains(&every)) {
+        let (least, most) = Occasions::EVERY.into_inner();
+        provenance.complain("every", format!("must be {least} to {most} records"));
+    }
+    Some(Occasions { every: every?, shift_ends: shift_ends? })
 }
 
 fn is_loopback(uri: &Uri) -> bool {

@@ -11,6 +11,7 @@ pub mod events;
 pub mod nest;
 pub mod orders;
 pub mod phase;
+pub mod provenance;
 pub mod recipe;
 pub mod record;
 pub mod recovery;

@@ -19,6 +19,7 @@ use crate::{
     phase::Phase,
     recipe::{Recipe, RecipeError, Recipes},
     record::{Findings, Record, RunId, RunOpened},
+    results::Backlog,
     rig::Rig,
     signer::Signer,
     step::Stop,
@@ -49,6 +50,8 @@ pub struct Shared {
     pub signer: Signer,
     /// Who watches.
     pub events: Events,
+    /// What waits for the controller.
+    pub backlog: Backlog,
 }
 
 /// A unit is to be made in a nest.

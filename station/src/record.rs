@@ -10,7 +10,7 @@ use factory_proto::{
     outcome::Outcome,
     units::{Limits, Quantity},
 };
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Encode, bytes::ByteVec};
 use uuid::Uuid;
 
 use crate::step::Step;
@@ -74,7 +74,12 @@ pub enum Record {
     /// A quarantined unit may be started again.
     #[n(8)]
     UnitReleased(#[n(0)] UnitReleased),
-    // 9 and 10 belong to signed heads and refused reports.
+    /// What the log was up to a record, signed.
+    #[n(9)]
+    HeadSigned(#[n(0)] HeadSigned),
+    /// The controller will never take a report, and it was set aside.
+    #[n(10)]
+    ReportRefused(#[n(0)] ReportRefused),
     /// The chip of the board that lies in the nest has said who it is.
     #[n(11)]
     ChipSeen(#[n(0)] ChipSeen),
@@ -85,12 +90,20 @@ pub enum Record {
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
 pub const CHECKPOINTS: &str = "checkpoint";
+/// What signed heads are found by there.
+pub const HEADS: &str = "head";
+/// What refused reports are found by there.
+pub const REFUSALS: &str = "refusal";
 
 impl Record {
-    /// The run that it belongs to.
+    /// The run whose story it continues.
     pub fn run(&self) -> Option<RunId> {
         match self {
-            Self::OrderOpened(_) | Self::UnitReleased(_) | Self::Checkpoint(_) => None,
+            Self::OrderOpened(_)
+            | Self::UnitReleased(_)
+            | Self::Checkpoint(_)
+            | Self::HeadSigned(_)
+            | Self::ReportRefused(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
             Self::IssuanceAsked(asked) => Some(asked.run),
@@ -128,6 +141,8 @@ impl factory_journal::Record for Record {
             | Self::Issued(_)
             | Self::RunResumed(_)
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
+            Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
+            Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
         }
     }
 }
@@ -355,6 +370,34 @@ pub struct SetAside {
     /// Why, and what can be done.
     #[n(1)]
     pub quarantine: Quarantine,
+}
+
+/// What the log was up to a record, signed by the signer's provenance key.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct HeadSigned {
+    /// What was signed: see `factory_proto::head`.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub statement: Vec<u8>,
+    /// ECDSA on P-256 with SHA-256, DER.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub signature: Vec<u8>,
+    /// The provenance key's certificate first, DER.
+    #[n(2)]
+    pub certificates: Vec<ByteVec>,
+}
+
+/// The controller will never take a report, and it was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct ReportRefused {
+    /// The record that was reported.
+    #[n(0)]
+    pub sequence: u64,
+    /// The run whose result it is; absent for a report that is no result.
+    #[cbor(n(1), with = "cbor::optional_text")]
+    pub run: Option<RunId>,
+    /// The controller's words, at most 500 characters.
+    #[n(2)]
+    pub reason: String,
 }
 
 /// Where and why a run did not pass.

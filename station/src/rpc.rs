@@ -15,9 +15,9 @@ use tonic::{Request, Response, Status};
 use crate::{
     nest::{Nest, Shared, StartError},
     orders::OrderError,
+    provenance::Trouble,
     recipe::RecipeError,
     record::{OrderOpened, RunId},
-    results,
     units::Unit,
 };
 
@@ -33,6 +33,8 @@ pub struct StationService {
     pub nests: Arc<BTreeMap<NestName, Nest>>,
     /// What the nests share.
     pub shared: Shared,
+    /// Whether heads of the log are signed.
+    pub provenance: Trouble,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -162,13 +164,17 @@ impl station_server::Station for StationService {
                 parked: look.parked.unwrap_or_default(),
             });
         }
+        let standing = self.shared.backlog.standing();
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nests,
             work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
             recipes: self.shared.recipes.names().map(ToString::to_string).collect(),
-            unacknowledged_results: results::backlog(&self.shared.journal).map_err(internal)?,
+            unacknowledged_results: standing.results,
+            oldest_unacknowledged: standing.oldest.map(Into::into),
+            provenance_trouble: self.provenance.get().unwrap_or_default(),
+            refused_results: standing.refused.iter().map(wire::refused).collect(),
             ..Default::default()
         }))
     }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use factory_proto::signer::{IssuanceState, IssueRequest, LookupRequest, signer_client::SignerClient};
+use factory_proto::{
+    head::{HeadStatement, SIGNED_UP_TO},
+    signer::{IssuanceState, IssueRequest, LookupRequest, SignHeadRequest, signer_client::SignerClient},
+};
 use tokio::time::sleep;
 use tonic::{
     Code, Status,
@@ -15,7 +18,7 @@ use tonic::{
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::record::IssuanceAsked;
+use crate::record::{HeadSigned, IssuanceAsked};
 
 // Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
 const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
@@ -39,6 +42,17 @@ pub enum SignerError {
     /// It does not sign this.
     #[error("the signer refused: {0}")]
     Refused(String),
+    /// It signed another head of this log, which does not go with this one.
+    #[error(
+        "the signer knows another head of this log, which was rolled back, changed, or restored from an old copy; \
+         stop the station and restore the newest copy: {reason}"
+    )]
+    OtherHead {
+        /// What the signer said.
+        reason: String,
+        /// The last record of that head, as far as the signer told.
+        signed_up_to: Option<u64>,
+    },
 }
 
 /// A certificate as it came back.
@@ -93,25 +107,59 @@ impl Signer {
         Ok(self.patiently(lookup).await?.into_inner().state())
     }
 
+    /// Asks for a signature under what the log is. What comes back is not checked.
+    pub async fn sign_head(&self, head: &HeadStatement) -> Result<HeadSigned, SignerError> {
+        let request = SignHeadRequest {
+            station: head.station.clone(),
+            log_id: head.log_id.to_vec(),
+            first_sequence: head.first_sequence,
+            last_sequence: head.last_sequence,
+            chain_hash: head.chain_hash.to_vec(),
+            merkle_root: head.merkle_root.to_vec(),
+            closed_runs: head.closed_runs,
+            time: head.time,
+        };
+        let signed = self.client.clone().sign_head(request).await.map_err(|status| match status.code() {
+            Code::FailedPrecondition => SignerError::OtherHead {
+                reason: status.message().to_owned(),
+                signed_up_to: signed_up_to(&status),
+            },
+            _ => self.refused(&status),
+        })?;
+        let signed = signed.into_inner();
+        Ok(HeadSigned {
+            statement: signed.statement,
+            signature: signed.signature,
+            certificates: signed.certificates.into_iter().map(Into::into).collect(),
+        })
+    }
+
     async fn patiently<T, F>(&self, call: impl Fn(SignerClient<Channel>) -> F) -> Result<T, SignerError>
     where
         F: Future<Output = Result<T, Status>>,
     {
         let mut pauses = PATIENCE.build();
         loop {
-            let status = match call(self.client.clone()).await {
+            let refused = match call(self.client.clone()).await {
                 Ok(answer) => return Ok(answer),
-                Err(status) => status,
+                Err(status) => self.refused(&status),
             };
-            if status.code() != Code::Unavailable {
-                return Err(SignerError::Refused(status.message().to_owned()));
-            }
-            let Some(pause) = pauses.next() else {
-                let reason = status.message().to_owned();
-                return Err(SignerError::Unreachable { path: self.path.clone(), reason });
-            };
-            warn!(reason = status.message(), retry_in = ?pause, "the signer is away");
+            let SignerError::Unreachable { reason, .. } = &refused else { return Err(refused) };
+            let Some(pause) = pauses.next() else { return Err(refused) };
+            warn!(reason, retry_in = ?pause, "the signer is away");
             sleep(pause).await;
         }
     }
+
+    fn refused(&self, status: &Status) -> SignerError {
+        let reason = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable => SignerError::Unreachable { path: self.path.clone(), reason },
+            _ => SignerError::Refused(reason),
+        }
+    }
+}
+
+fn signed_up_to(status: &Status) -> Option<u64> {
+    status.metadata().get(SIGNED_UP_TO)?.to_str().ok()?.parse().ok()
 }

@@ -17,7 +17,7 @@ use factory_fixtures::{
     fcc::FccError,
     tag::ndef::NdefError,
 };
-use factory_journal::{Journal, JournalError};
+use factory_journal::{Journal, JournalError, Sequence};
 use factory_proto::outcome::Outcome;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -154,14 +154,13 @@ pub struct StepContext<'a> {
 
 impl StepContext<'_> {
     /// Makes a record durable, and with it, before it, that the last step passed.
-    pub(crate) async fn journal(&mut self, record: Record) -> Result<(), JournalError> {
+    pub(crate) async fn journal(&mut self, record: Record) -> Result<Sequence, JournalError> {
         let run = self.run.run;
         let passed = self.passed.take().map(|step| {
             let findings = self.findings.clone();
             Record::StepPassed(Box::new(StepPassed { run, step, findings }))
         });
-        self.journal.append_all(passed.into_iter().chain([record]).collect()).await?;
-        Ok(())
+        self.journal.append_all(passed.into_iter().chain([record]).collect()).await
     }
 
     /// The serial line of a unit that was booted.

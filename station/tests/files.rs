@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use factory_station::{config::Config, recipe::Recipes, step::Step};
+use factory_station::{config::Config, provenance::Occasions, recipe::Recipes, step::Step};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
@@ -103,6 +103,7 @@ fn a_good_station_file_means_what_it_says() {
     assert_eq!(config.listen, "127.0.0.1:7000".parse().unwrap());
     assert_eq!(config.controller.uri().to_string(), "http://localhost:7001/");
     assert_eq!(config.drain, Duration::from_secs(60));
+    assert_eq!(config.provenance, Occasions::usual());
     let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
     assert_eq!((nest.name.as_str(), nest.console.baud), ("nest-1", 115_200));
     for address in ["[::1]:7000", "127.8.8.8:1"] {
@@ -135,6 +136,13 @@ fn a_bad_station_file_is_told_what_is_wrong_where() {
     bad_station(
         &[("[[nest]]", "drain = 5\n[[nest]]")],
         &["station.toml:8: key `drain`: must be a duration such as \"5s\", not an integer"],
+    );
+    bad_station(
+        &[("[[nest]]", "[provenance]\nevery = 2\nshift-ends = [\"6:00\"]\n[[nest]]")],
+        &[
+            "station.toml:9: key `provenance.every`: must be 16 to 65536 records",
+            "station.toml:10: key `provenance.shift-ends[1]`: \"6:00\" is no time of the day in UTC, such as \"06:00\"",
+        ],
     );
     bad_station(
         &[("console = \"/dev/ttyACM0\"\n", "baud = -1\n")],

@@ -93,6 +93,16 @@ pub enum HeadRefusal {
     },
 }
 
+impl HeadRefusal {
+    /// The last record of the head that was signed before, if there is one.
+    pub fn signed_up_to(&self) -> Option<u64> {
+        match *self {
+            Self::Behind { signed, .. } | Self::Differs(signed) => Some(signed),
+            Self::Gap { expected, .. } => expected.checked_sub(1).filter(|signed| *signed > 0),
+        }
+    }
+}
+
 /// All accounts.
 #[derive(Debug, Default)]
 pub struct Accounts {

@@ -26,8 +26,9 @@ pub(crate) struct Draft {
     pub content: Content,
 }
 
-/// Something to be written, in one batch.
+/// Something to be written.
 pub(crate) struct Request {
+    /// One batch, never empty.
     pub drafts: Vec<Draft>,
     /// Who wants to know when it is durable.
     pub done: Option<oneshot::Sender<Result<Sequence, JournalError>>>,
@@ -102,21 +103,20 @@ impl Committer {
 
     fn serve(&mut self, batch: Vec<Request>) {
         let mut sequence = self.head.sequence.get();
-        let (mut drafts, mut waiting) = (Vec::new(), Vec::new());
+        let (mut drafts, mut waiting) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for request in batch {
             sequence += request.drafts.len() as u64;
-            waiting.extend(request.done.map(|done| (done, Sequence::from(sequence))));
             drafts.extend(request.drafts);
+            waiting.extend(request.done.map(|done| (Sequence::from(sequence), done)));
         }
 
         if self.progress.check().is_ok()
-            && !drafts.is_empty()
             && let Err(failure) = self.commit(drafts)
         {
             error!(%failure, "journal failed and takes no more records");
             self.progress.failure.get_or_init(|| Arc::new(failure));
         }
-        for (done, last) in waiting {
+        for (last, done) in waiting {
             // Who has gone away meanwhile finds the record in the log.
             let _ = done.send(self.progress.check().map(|()| last));
         }
@@ -137,7 +137,7 @@ impl Committer {
             let (sequence, previous) = (head.sequence.next(), head.hash);
             let frame = Frame { sequence, batch, time, kind, version, previous, payload };
             head.hash = frame.encode(&mut bytes);
-            notes.push(Note { sequence, hash: head.hash, position: head.end, content });
+            notes.push(Note { sequence, hash: head.hash, time, position: head.end, content });
             head.sequence = sequence;
             head.end.offset = self.head.end.offset + bytes.len() as u64;
         }
@@ -164,6 +164,11 @@ impl Committer {
 
 /// The only clock of the journal: nanoseconds since 1970 UTC.
 pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    nanos(SystemTime::now())
+}
+
+/// A time as the log holds it: nanoseconds since 1970 UTC, at most those of 2554.
+pub(crate) fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -59,7 +59,7 @@ impl<R: Record> Follower<R> {
 }
 
 fn read_chunk<R: Record>(
-    store: &Store,
+    store: &Arc<Store>,
     mut place: Place,
     until: Sequence,
 ) -> Result<(VecDeque<Entry<R>>, Place), JournalError> {
@@ -86,9 +86,9 @@ fn read_chunk<R: Record>(
 
 type One<R> = (Option<Entry<R>>, usize, Place);
 
-fn read_one<R: Record>(frames: &mut Frames<'_>) -> Result<Option<One<R>>, JournalError> {
-    let Some((_, frame, hash)) = frames.step()? else { return Ok(None) };
-    let entry = Entry::from_frame(&frame, hash)?;
-    let after = Place { next: frame.sequence.next(), position: frames.position() };
-    Ok(Some((entry, frame.payload.len(), after)))
+fn read_one<R: Record>(frames: &mut Frames) -> Result<Option<One<R>>, JournalError> {
+    let Some((_, raw)) = frames.step()? else { return Ok(None) };
+    let entry = Entry::from_frame(&raw)?;
+    let after = Place { next: raw.frame.sequence.next(), position: frames.position() };
+    Ok(Some((entry, raw.body.len(), after)))
 }

@@ -7,18 +7,20 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::SystemTime;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
-use crate::committer::{Committer, Draft, Progress, Request, Statistics, now};
+use crate::committer::{Committer, Draft, Progress, Request, Statistics, nanos, now};
 use crate::error::JournalError;
 use crate::follower::Follower;
 use crate::index::{Content, Index, Topic};
+use crate::period::{Period, find_frames};
 use crate::record::{Cursor, Entry, Record, Sequence};
 use crate::recovery::{Head, settle, verify};
 use crate::reindex::{catch_up, open_index};
-use crate::segment::{Frame, HEADER_LEN, Hash, Header, MAX_PAYLOAD};
+use crate::segment::{HEADER_LEN, Hash, Header, MAX_PAYLOAD};
 use crate::store::{Frames, Position, Store, sync_dir};
 
 /// Requests that may wait for the committer before the next one has to wait for its place.
@@ -110,14 +112,18 @@ impl<R: Record> Journal<R> {
         self.append_all(vec![record]).await
     }
 
-    /// Adds records in their order, all of them or none, with one sync; gives the sequence of the last.
+    /// Adds several records in one batch, with one sync; gives the sequence of the last. They follow each other
+    /// without a gap and are durable when this returns. Of no records at all, gives [`Journal::last`].
     ///
-    /// Dropped while it waits, the records may still be committed.
+    /// Who crashes before the answer may find the first few of them in the log and not the rest.
     ///
     /// # Errors
-    /// As [`Journal::append`]; a sequence is not given for nothing: of no records, it is that of the last one there is.
+    /// As with [`Journal::append`]; then none of them was committed, unless the failure was that of the disk.
     pub async fn append_all(&self, records: Vec<R>) -> Result<Sequence, JournalError> {
-        let drafts = records.iter().map(draft).collect::<Result<Vec<_>, _>>()?;
+        if records.is_empty() {
+            return Ok(self.last());
+        }
+        let drafts = records.iter().map(draft).collect::<Result<_, _>>()?;
         let (done, answer) = oneshot::channel();
         let request = Request { drafts, done: Some(done) };
         self.shared.requests().send(request).await.map_err(|_| JournalError::Closed)?;
@@ -147,18 +153,10 @@ impl<R: Record> Journal<R> {
         if sequence == Sequence::START || sequence > last {
             return Ok(None);
         }
-        let store = &self.shared.store;
-        // Should the index mislead, the log itself decides.
-        let landmark = self.shared.index.landmark(sequence).ok().flatten();
-        let quick = landmark.and_then(|(landmark, position)| {
-            last_frame(store.resume(position, landmark, sequence).ok()?).ok().flatten()
-        });
-        let found = match quick {
-            Some(frame) => Some(frame),
-            None => last_frame(store.read(sequence, sequence)?)?,
-        };
-        let found = found.filter(|(frame, _)| frame.sequence == sequence);
-        found.map_or(Ok(None), |(frame, hash)| Entry::from_frame(&frame, hash))
+        let Shared { store, index, .. } = &*self.shared;
+        let found = find_frames(store, index, sequence, sequence)?.step()?.map(|(_, raw)| raw);
+        let found = found.filter(|raw| raw.frame.sequence == sequence);
+        found.map_or(Ok(None), |raw| Entry::from_frame(&raw))
     }
 
     /// The records about a unit, oldest first. Blocks.
@@ -185,6 +183,21 @@ impl<R: Record> Journal<R> {
         self.shared.index.find(Topic::Order, order)
     }
 
+    /// The records committed from `from` on and before `until`, by this machine's clock, oldest sequence first.
+    /// Reads little more than these. Blocks while it reads; ends at the first error in the log.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn by_time(
+        &self,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<impl Iterator<Item = Result<Entry<R>, JournalError>>, JournalError> {
+        let Shared { store, index, .. } = &*self.shared;
+        let mut period = Period::find(store, index, nanos(from)..nanos(until), self.last())?;
+        Ok(iter::from_fn(move || period.step().transpose()))
+    }
+
     /// How far a receiver got: the last sequence it acknowledged, [`Sequence::START`] for a new one.
     pub fn cursor(&self, receiver: &str) -> Sequence {
         self.shared.cursors().get(receiver).copied().unwrap_or(Sequence::START)
@@ -203,10 +216,7 @@ impl<R: Record> Journal<R> {
             return Err(JournalError::AheadOfLog { receiver: receiver.to_owned(), sequence, last });
         }
         let cursor = Cursor { receiver: receiver.to_owned(), sequence };
-        let payload = minicbor::to_vec(&cursor).map_err(|source| JournalError::Encode { source })?;
-        if payload.len() > MAX_PAYLOAD {
-            return Err(JournalError::TooLarge { size: payload.len() });
-        }
+        let payload = encode(&cursor)?;
         let place = self.shared.requests().reserve().await.map_err(|_| JournalError::Closed)?;
         self.shared.progress.check()?;
 
@@ -284,28 +294,23 @@ fn begin(store: &Store) -> Result<(Head, File), JournalError> {
 }
 
 fn draft<R: Record>(record: &R) -> Result<Draft, JournalError> {
-    let payload = minicbor::to_vec(record).map_err(|source| JournalError::Encode { source })?;
-    match payload.len() {
-        0..=MAX_PAYLOAD => {
-            Ok(Draft { payload, version: R::VERSION, content: Content::Record(record.keys()) })
-        }
-        size => Err(JournalError::TooLarge { size }),
-    }
+    let content = Content::Record(record.keys());
+    Ok(Draft { payload: encode(record)?, version: R::VERSION, content })
 }
 
-fn next_entry<R: Record>(frames: &mut Frames<'_>) -> Result<Option<Entry<R>>, JournalError> {
-    while let Some((_, frame, hash)) = frames.step()? {
-        if let Some(entry) = Entry::from_frame(&frame, hash)? {
+fn encode(value: &impl minicbor::Encode<()>) -> Result<Vec<u8>, JournalError> {
+    let payload = minicbor::to_vec(value).map_err(|source| JournalError::Encode { source })?;
+    if payload.len() > MAX_PAYLOAD {
+        return Err(JournalError::TooLarge { size: payload.len() });
+    }
+    Ok(payload)
+}
+
+fn next_entry<R: Record>(frames: &mut Frames) -> Result<Option<Entry<R>>, JournalError> {
+    while let Some((_, raw)) = frames.step()? {
+        if let Some(entry) = Entry::from_frame(&raw)? {
             return Ok(Some(entry));
         }
     }
     Ok(None)
-}
-
-fn last_frame(mut frames: Frames<'_>) -> Result<Option<(Frame, Hash)>, JournalError> {
-    let mut last = None;
-    while let Some((_, frame, hash)) = frames.step()? {
-        last = Some((frame, hash));
-    }
-    Ok(last)
 }

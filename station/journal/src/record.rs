@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use minicbor::{Decode, Encode};
 
 use crate::error::JournalError;
-use crate::segment::{Frame, Hash, Kind};
+use crate::segment::{Hash, Kind, RawFrame};
 
 /// The place of a record in the log, counted from 1.
 ///
 /// Sequences only rise, but what a reader sees may have gaps: the journal keeps records of its own among yours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Sequence(#[n(0)] u64);
 
@@ -70,7 +70,7 @@ pub struct Entry<R> {
     pub sequence: Sequence,
     /// When it was committed, by this machine's clock.
     pub time: SystemTime,
-    /// Its link in the chain.
+    /// Its link in the chain: SHA-256 of its bytes, which hold the hash of the record before.
     pub hash: Hash,
     /// The record itself.
     pub record: R,
@@ -78,7 +78,8 @@ pub struct Entry<R> {
 
 impl<R: Record> Entry<R> {
     /// Reads what a frame holds; `None` for a record of the journal's own.
-    pub(crate) fn from_frame(frame: &Frame, hash: Hash) -> Result<Option<Self>, JournalError> {
+    pub(crate) fn from_frame(raw: &RawFrame) -> Result<Option<Self>, JournalError> {
+        let RawFrame { frame, hash, .. } = raw;
         let sequence = frame.sequence;
         if frame.kind != Kind::Record {
             return Ok(None);
@@ -89,7 +90,7 @@ impl<R: Record> Entry<R> {
         let record =
             minicbor::decode(&frame.payload).map_err(|source| JournalError::Decode { sequence, source })?;
         let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(frame.time);
-        Ok(Some(Self { sequence, time, hash, record }))
+        Ok(Some(Self { sequence, time, hash: *hash, record }))
     }
 }
 

@@ -32,32 +32,22 @@ pub(crate) struct Verified {
 /// # Errors
 /// The log is damaged anywhere but in a tail that was never durable.
 pub(crate) fn verify(store: &Store) -> Result<Option<Verified>, JournalError> {
-    let segments = store.segments();
-    let Some((first, later)) = segments.split_first() else { return Ok(None) };
-
-    let mut reader = SegmentReader::open(store.path(*first), *first)?;
+    let Some(oldest) = store.oldest()? else { return Ok(None) };
+    let mut reader = store.open(oldest)?;
     let mut what = walk(&mut reader)?;
-    for segment in later {
+    while !store.is_last(reader.position().segment) {
         if let Some(what) = what {
             return Err(reader.damaged(what));
         }
-        if *segment != reader.next {
-            return Err(reader.damaged(format!("the records {}..{segment} are missing", reader.next)));
-        }
-        reader = reader.successor(store.path(*segment))?;
+        reader = store.successor(&reader)?;
         what = walk(&mut reader)?;
     }
-
-    let torn = match what {
-        None => 0,
-        Some(what) => {
-            let tail = reader.rest()?;
-            if proves_durable(&tail, reader.next) {
-                return Err(reader.damaged(what));
-            }
-            tail.len() as u64
-        }
-    };
+    if let Some(what) = what
+        && proves_durable(&reader.tail()?, reader.next)
+    {
+        return Err(reader.damaged(what));
+    }
+    let torn = reader.length()? - reader.position().offset;
     let sequence = Sequence::from(reader.next.get().saturating_sub(1));
     let hash = reader.previous.expect("a segment that is read from its header on knows its last hash");
     Ok(Some(Verified { head: Head { sequence, hash, end: reader.position() }, torn }))

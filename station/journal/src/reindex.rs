@@ -1,6 +1,7 @@
 //! Brings the index level with the log, whatever state it is in.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -8,8 +9,8 @@ use crate::error::JournalError;
 use crate::index::{Content, Index, Note};
 use crate::record::{Cursor, Entry, Keys, Record, Sequence};
 use crate::recovery::Head;
-use crate::segment::{Frame, Hash, Kind};
-use crate::store::Store;
+use crate::segment::{Frame, Kind, RawFrame};
+use crate::store::{Position, Store};
 
 /// So many records are held in memory while the index learns them.
 const PAGE: usize = 1024;
@@ -18,7 +19,7 @@ const PAGE: usize = 1024;
 ///
 /// # Errors
 /// The index knows of records that the log has lost.
-pub(crate) fn open_index(dir: &Path, store: &Store, head: Option<Head>) -> Result<Index, JournalError> {
+pub(crate) fn open_index(dir: &Path, store: &Arc<Store>, head: Option<Head>) -> Result<Index, JournalError> {
     match Index::open(dir).and_then(|index| judge(index, dir, store, head)) {
         Err(JournalError::Index { reason }) => {
             warn!(reason, "journal index is rebuilt from the log");
@@ -28,7 +29,7 @@ pub(crate) fn open_index(dir: &Path, store: &Store, head: Option<Head>) -> Resul
     }
 }
 
-fn judge(index: Index, dir: &Path, store: &Store, head: Option<Head>) -> Result<Index, JournalError> {
+fn judge(index: Index, dir: &Path, store: &Arc<Store>, head: Option<Head>) -> Result<Index, JournalError> {
     let found = head.map_or(Sequence::START, |head| head.sequence);
     let Some((acknowledged, hash)) = index.head()? else {
         if found > Sequence::START {
@@ -41,7 +42,7 @@ fn judge(index: Index, dir: &Path, store: &Store, head: Option<Head>) -> Result<
         return Err(JournalError::Lost { dir, acknowledged, found });
     }
     match store.read(acknowledged, acknowledged)?.step()? {
-        Some((_, _, in_log)) if in_log == hash => Ok(index),
+        Some((_, raw)) if raw.hash == hash => Ok(index),
         _ => {
             Err(JournalError::Index { reason: format!("it disagrees with the log on record {acknowledged}") })
         }
@@ -49,13 +50,16 @@ fn judge(index: Index, dir: &Path, store: &Store, head: Option<Head>) -> Result<
 }
 
 /// Teaches the index what it has not learnt yet, up to record `last`.
-pub(crate) fn catch_up<R: Record>(index: &Index, store: &Store, last: Sequence) -> Result<(), JournalError> {
+pub(crate) fn catch_up<R: Record>(
+    index: &Index,
+    store: &Arc<Store>,
+    last: Sequence,
+) -> Result<(), JournalError> {
     let learnt = index.head()?.map_or(Sequence::START, |(sequence, _)| sequence);
     let mut frames = store.read(learnt.next(), last)?;
     let mut notes = Vec::with_capacity(PAGE);
-    while let Some((position, frame, hash)) = frames.step()? {
-        let content = content::<R>(&frame, hash)?;
-        notes.push(Note { sequence: frame.sequence, hash, position, content });
+    while let Some((position, raw)) = frames.step()? {
+        notes.push(note::<R>(position, &raw)?);
         if notes.len() == PAGE {
             index.learn(&notes)?;
             notes.clear();
@@ -64,16 +68,17 @@ pub(crate) fn catch_up<R: Record>(index: &Index, store: &Store, last: Sequence) 
     index.learn(&notes)
 }
 
-fn content<R: Record>(frame: &Frame, hash: Hash) -> Result<Content, JournalError> {
-    let sequence = frame.sequence;
-    match frame.kind {
+fn note<R: Record>(position: Position, raw: &RawFrame) -> Result<Note, JournalError> {
+    let Frame { sequence, time, .. } = raw.frame;
+    let content = match raw.frame.kind {
         Kind::Record => {
-            let entry = Entry::<R>::from_frame(frame, hash)?;
-            Ok(Content::Record(entry.map_or_else(Keys::default, |entry| entry.record.keys())))
+            let entry = Entry::<R>::from_frame(raw)?;
+            Content::Record(entry.map_or_else(Keys::default, |entry| entry.record.keys()))
         }
         Kind::Cursor => {
-            let cursor = minicbor::decode::<Cursor>(&frame.payload);
-            cursor.map(Content::Cursor).map_err(|source| JournalError::Decode { sequence, source })
+            let cursor = minicbor::decode::<Cursor>(&raw.frame.payload);
+            Content::Cursor(cursor.map_err(|source| JournalError::Decode { sequence, source })?)
         }
-    }
+    };
+    Ok(Note { sequence, hash: raw.hash, time, position, content })
 }

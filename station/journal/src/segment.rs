@@ -39,7 +39,7 @@ pub const HEADER_LEN: usize = 64;
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
 /// Length and CRC, before what they cover.
-pub(crate) const PREFIX_LEN: usize = 8;
+pub const PREFIX_LEN: usize = 8;
 const FIXED_LEN: usize = 58;
 const MAGIC: &[u8; 8] = b"FACTJRNL";
 const VERSION: u32 = 1;
@@ -84,6 +84,17 @@ pub struct Frame<P = Vec<u8>> {
     pub previous: Hash,
     /// CBOR.
     pub payload: P,
+}
+
+/// One record with the bytes that its hash is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawFrame {
+    /// What the bytes say.
+    pub frame: Frame,
+    /// SHA-256 of `body`: the record's link in the chain.
+    pub hash: Hash,
+    /// The record's bytes from 8 to its end: all that is hashed.
+    pub body: Vec<u8>,
 }
 
 impl Header {
@@ -154,11 +165,11 @@ impl<P: AsRef<[u8]>> Frame<P> {
 }
 
 impl Frame {
-    /// Reads what the prefix covers.
+    /// Reads what the prefix covers: a record's body, the bytes that are hashed.
     ///
     /// # Errors
     /// It is too short, or of a kind that this program does not know.
-    pub(crate) fn decode(mut body: &[u8]) -> Result<Self, &'static str> {
+    pub fn decode(mut body: &[u8]) -> Result<Self, &'static str> {
         const SHORT: &str = "the record is too short";
         let bytes = &mut body;
         Ok(Self {
@@ -192,26 +203,28 @@ impl Kind {
 
 /// What stands before a record: how long it is and its checksum.
 #[derive(Clone, Copy)]
-pub(crate) struct Prefix {
+pub struct Prefix {
+    /// Bytes that follow.
     pub length: usize,
     crc: u32,
 }
 
 impl Prefix {
     /// `None` where no record can begin like this.
-    pub(crate) fn decode([l0, l1, l2, l3, crc @ ..]: [u8; PREFIX_LEN]) -> Option<Self> {
+    pub fn decode([l0, l1, l2, l3, crc @ ..]: [u8; PREFIX_LEN]) -> Option<Self> {
         let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).ok()?;
         let possible = FIXED_LEN..=FIXED_LEN + MAX_PAYLOAD;
         possible.contains(&length).then_some(Self { length, crc: u32::from_le_bytes(crc) })
     }
 
-    pub(crate) fn covers(self, body: &[u8]) -> bool {
+    /// Whether `body` is what it was made for.
+    pub fn covers(self, body: &[u8]) -> bool {
         body.len() == self.length && crc32fast::hash(body) == self.crc
     }
 }
 
-/// A record's link in the chain, from its bytes after the prefix.
-pub(crate) fn hash(body: &[u8]) -> Hash {
+/// A record's link in the chain: SHA-256 of its body, the bytes after the prefix.
+pub fn hash(body: &[u8]) -> Hash {
     Sha256::digest(body).into()
 }
 

@@ -3,11 +3,11 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::JournalError;
 use crate::record::Sequence;
-use crate::segment::{Frame, HEADER_LEN, Hash, Header, PREFIX_LEN, Prefix, hash};
+use crate::segment::{Frame, HEADER_LEN, Hash, Header, PREFIX_LEN, Prefix, RawFrame, hash};
 
 /// Where a record begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,21 +25,61 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Finds the segments in `dir`; sweeps away one that was being created when the power went.
-    pub(crate) fn find(dir: &Path) -> Result<Self, JournalError> {
-        let list = || JournalError::io("list", dir);
-        let mut segments = Vec::new();
-        for entry in fs::read_dir(dir).map_err(list())? {
-            let path = entry.map_err(list())?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if name.ends_with(".log.new") {
-                fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
-            } else if let Some(first) = first_of(name) {
-                segments.push(first);
-            }
-        }
+    /// Finds the segments in `dir`, and changes nothing.
+    pub(crate) fn list(dir: &Path) -> Result<Self, JournalError> {
+        let mut segments: Vec<_> = names(dir)?.iter().filter_map(|name| first_of(name)).collect();
         segments.sort_unstable();
         Ok(Self { dir: dir.to_owned(), segments: RwLock::new(segments) })
+    }
+
+    /// Finds the segments in `dir`; sweeps away one that was being created when the power went.
+    pub(crate) fn find(dir: &Path) -> Result<Self, JournalError> {
+        for name in names(dir)?.iter().filter(|name| name.ends_with(".log.new")) {
+            let path = dir.join(name);
+            fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
+        }
+        Self::list(dir)
+    }
+
+    /// The first segment; `None` where there is none yet.
+    ///
+    /// # Errors
+    /// It does not hold the first record.
+    pub(crate) fn oldest(&self) -> Result<Option<Sequence>, JournalError> {
+        match self.segments().first().copied() {
+            Some(first) if first != Sequence::START.next() => {
+                let what = format!("the records before {first} are missing");
+                Err(JournalError::damaged(&self.path(first), 0, what))
+            }
+            oldest => Ok(oldest),
+        }
+    }
+
+    pub(crate) fn is_last(&self, segment: Sequence) -> bool {
+        self.segments().last() == Some(&segment)
+    }
+
+    /// Opens a segment, to be read from its first record on.
+    pub(crate) fn open(&self, segment: Sequence) -> Result<SegmentReader, JournalError> {
+        SegmentReader::open(self.path(segment), segment)
+    }
+
+    /// Opens the segment that follows one that has been read to its end.
+    pub(crate) fn successor(&self, read: &SegmentReader) -> Result<SegmentReader, JournalError> {
+        let segments = self.segments();
+        let after = segments.partition_point(|first| *first <= read.segment);
+        match segments.get(after) {
+            Some(next) if *next == read.next => {
+                let successor = self.open(*next)?;
+                if read.previous.is_some_and(|hash| successor.previous != Some(hash)) {
+                    let what = "the segment does not follow from the one before";
+                    return Err(JournalError::damaged(&successor.path, 0, what));
+                }
+                Ok(successor)
+            }
+            Some(next) => Err(read.damaged(format!("the records {}..{next} are missing", read.next))),
+            None => Err(read.damaged(format!("the records from {} on are missing", read.next))),
+        }
     }
 
     /// Adds an empty segment, durably: no crash leaves half a header.
@@ -68,57 +108,57 @@ impl Store {
     }
 
     /// Reads the records `from..=until`, or from the oldest one on if `from` is older; `until` must be durable.
-    pub(crate) fn read(&self, from: Sequence, until: Sequence) -> Result<Frames<'_>, JournalError> {
+    pub(crate) fn read(self: &Arc<Self>, from: Sequence, until: Sequence) -> Result<Frames, JournalError> {
         let segments = self.segments();
         let holder = segments.partition_point(|first| *first <= from).saturating_sub(1);
         let Some(first) = segments.get(holder) else {
-            return Ok(Frames { store: self, reader: None, until });
+            return Ok(Frames { store: Arc::clone(self), reader: None, until });
         };
-        let mut reader = SegmentReader::open(self.path(*first), *first)?;
+        let mut reader = self.open(*first)?;
         while reader.next < from && reader.next <= until {
             if !matches!(reader.step()?, Step::Frame(..)) {
                 break;
             }
         }
-        Ok(Frames { store: self, reader: Some(reader), until })
+        Ok(Frames { store: Arc::clone(self), reader: Some(reader), until })
     }
 
     /// Goes on reading at `position`, where the record `from` begins (or its segment ends).
     pub(crate) fn resume(
-        &self,
+        self: &Arc<Self>,
         position: Position,
         from: Sequence,
         until: Sequence,
-    ) -> Result<Frames<'_>, JournalError> {
+    ) -> Result<Frames, JournalError> {
         let reader = SegmentReader::resume(self.path(position.segment), position, from)?;
-        Ok(Frames { store: self, reader: Some(reader), until })
+        Ok(Frames { store: Arc::clone(self), reader: Some(reader), until })
     }
 }
 
 /// A walk over records, from segment to segment; every link of the chain is checked on the way.
-pub(crate) struct Frames<'a> {
-    store: &'a Store,
+pub(crate) struct Frames {
+    store: Arc<Store>,
     /// `None` after the end or an error.
     reader: Option<SegmentReader>,
     until: Sequence,
 }
 
-impl Frames<'_> {
+impl Frames {
     /// Where the next record will begin, if there is more to come.
     pub(crate) fn position(&self) -> Option<Position> {
         self.reader.as_ref().map(SegmentReader::position)
     }
 
     /// The next record and where it begins.
-    pub(crate) fn step(&mut self) -> Result<Option<(Position, Frame, Hash)>, JournalError> {
+    pub(crate) fn step(&mut self) -> Result<Option<(Position, RawFrame)>, JournalError> {
         while let Some(mut reader) = self.reader.take_if(|reader| reader.next <= self.until) {
             let position = reader.position();
             match reader.step()? {
-                Step::Frame(frame, hash) => {
+                Step::Frame(raw) => {
                     self.reader = Some(reader);
-                    return Ok(Some((position, frame, hash)));
+                    return Ok(Some((position, raw)));
                 }
-                Step::End => self.reader = Some(reader.successor(self.store.path(reader.next))?),
+                Step::End => self.reader = Some(self.store.successor(&reader)?),
                 Step::NoRecord(what) => return Err(reader.damaged(what)),
             }
         }
@@ -128,8 +168,8 @@ impl Frames<'_> {
 
 /// What stands at one place in a segment.
 pub(crate) enum Step {
-    /// A record and its hash.
-    Frame(Frame, Hash),
+    /// A record.
+    Frame(RawFrame),
     /// Nothing: the file ends here.
     End,
     /// Bytes that are no whole record, and why not.
@@ -170,16 +210,6 @@ impl SegmentReader {
         Ok(Self { path, file: BufReader::new(file), segment, offset, next, previous: None })
     }
 
-    /// Opens the segment that follows this one, which has been read to its end.
-    pub(crate) fn successor(&self, path: PathBuf) -> Result<Self, JournalError> {
-        let successor = Self::open(path, self.next)?;
-        if self.previous.is_some_and(|hash| successor.previous != Some(hash)) {
-            let what = "the segment does not follow from the one before";
-            return Err(JournalError::damaged(&successor.path, 0, what));
-        }
-        Ok(successor)
-    }
-
     /// Reads what stands at the current offset; moves on only over a record.
     pub(crate) fn step(&mut self) -> Result<Step, JournalError> {
         let prefix = self.read_up_to(PREFIX_LEN)?;
@@ -210,19 +240,32 @@ impl SegmentReader {
         self.offset += (PREFIX_LEN + body.len()) as u64;
         self.next = frame.sequence.next();
         self.previous = Some(hash);
-        Ok(Step::Frame(frame, hash))
+        Ok(Step::Frame(RawFrame { frame, hash, body }))
     }
 
-    /// The bytes from the current offset to the end of the file.
-    pub(crate) fn rest(&self) -> Result<Vec<u8>, JournalError> {
+    /// Forgets what was read ahead, as a writer may have changed it since.
+    pub(crate) fn rewind(&mut self) -> Result<(), JournalError> {
+        self.file.seek(SeekFrom::Start(self.offset)).map_err(JournalError::io("read", &self.path))?;
+        Ok(())
+    }
+
+    /// The bytes from the current offset on, without the zeros at the end of the file.
+    pub(crate) fn tail(&self) -> Result<Vec<u8>, JournalError> {
         let read = || -> io::Result<Vec<u8>> {
             let mut file = File::open(&self.path)?;
             file.seek(SeekFrom::Start(self.offset))?;
             let mut rest = Vec::new();
             file.read_to_end(&mut rest)?;
+            rest.truncate(rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
             Ok(rest)
         };
         read().map_err(JournalError::io("read", &self.path))
+    }
+
+    /// How many bytes the file has.
+    pub(crate) fn length(&self) -> Result<u64, JournalError> {
+        let length = fs::metadata(&self.path).map(|metadata| metadata.len());
+        length.map_err(JournalError::io("read", &self.path))
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -244,6 +287,14 @@ impl SegmentReader {
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+fn names(dir: &Path) -> Result<Vec<String>, JournalError> {
+    let list = || -> io::Result<Vec<String>> {
+        let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        names.collect()
+    };
+    list().map_err(JournalError::io("list", dir))
 }
 
 fn first_of(name: &str) -> Option<Sequence> {

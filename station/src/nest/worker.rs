@@ -107,17 +107,19 @@ async fn close(
     if let Some(console) = &ctx.console {
         console.log().clone_into(&mut findings.console_log);
     }
+    let ended = SystemTime::now();
     let closed = RunClosed {
         opened: run.clone(),
-        ended: SystemTime::now(),
+        ended,
         outcome,
         stopped: stopped.clone(),
         findings,
         quarantine: quarantine.clone(),
     };
-    if let Err(error) = ctx.journal(Record::RunClosed(Box::new(closed))).await {
+    match ctx.journal(Record::RunClosed(Box::new(closed))).await {
+        Ok(sequence) => shared.backlog.closed(sequence, ended),
         // Without a durable result nobody is shown anything; the run is taken up again after a restart.
-        return error!(%error, "the result could not be made durable");
+        Err(error) => return error!(%error, "the result could not be made durable"),
     }
     match (outcome, &quarantine) {
         (Outcome::Pass, _) => place.keep(),

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use factory_journal::Entry;
 use factory_proto::{
     ids::NestName,
     outcome::Outcome,
-    station::{self as wire, watch_events_response as event},
+    station::{self as wire, report_results_request::Report, watch_events_response as event},
 };
 use prost_types::{Duration, Timestamp};
 
@@ -13,7 +14,10 @@ use crate::{
     books::Order,
     events::{Event, What},
     nest::Look,
-    record::{Findings, Identity, Quarantine, Resumption, RunClosed, RunOpened, StepEnded, Stopped},
+    record::{
+        Findings, HeadSigned, Identity, Quarantine, Record, ReportRefused, Resumption, RunClosed, RunOpened,
+        StepEnded, Stopped,
+    },
     step::Step,
     units::Unit,
 };
@@ -27,6 +31,37 @@ pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {
     unit.quarantine = closed.quarantine.as_ref().map(quarantine);
     findings(&mut unit, &closed.findings);
     unit
+}
+
+/// What the controller is told of a record; `None` of what is the station's own concern.
+pub fn report(station: &NestName, entry: &Entry<Record>) -> Option<wire::ReportResultsRequest> {
+    let report = match &entry.record {
+        Record::RunClosed(closed) => Report::Unit(result(station, closed)),
+        Record::HeadSigned(head) => Report::Head(signed_head(head)),
+        _ => return None,
+    };
+    Some(wire::ReportResultsRequest {
+        station: station.to_string(),
+        sequence: entry.sequence.get(),
+        report: Some(report),
+    })
+}
+
+/// A report that was set aside.
+pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
+    wire::RefusedResult {
+        sequence: refused.sequence,
+        run_id: refused.run.map_or_else(String::new, |run| run.to_string()),
+        reason: refused.reason.clone(),
+    }
+}
+
+fn signed_head(head: &HeadSigned) -> wire::SignedHead {
+    wire::SignedHead {
+        statement: head.statement.clone(),
+        signature: head.signature.clone(),
+        certificates: head.certificates.iter().map(|certificate| certificate.to_vec()).collect(),
+    }
 }
 
 /// A run as far as it has come.

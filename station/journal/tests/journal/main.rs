@@ -3,5 +3,7 @@
 mod damage;
 mod index;
 mod kill;
+mod log;
 mod support;
+mod time;
 mod usage;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
+use factory_journal::log::Log;
 use factory_journal::{JournalError, Sequence};
 
 use crate::support::{Event, append, journal_of, numbers, open, segments};
@@ -64,20 +65,23 @@ async fn a_record_can_be_looked_up_as_soon_as_it_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn records_that_are_appended_together_are_one_batch() {
-    let dir = tempfile::tempdir().unwrap();
+async fn records_appended_together_follow_each_other_and_share_one_sync() {
+    let dir = journal_of(40).await;
     let journal = open(dir.path()).unwrap();
-    append(&journal, [1]).await;
-    let before = journal.statistics();
-    assert_eq!(journal.append_all((2..=5).map(Event::new).collect()).await.unwrap(), Sequence::from(5));
-    let after = journal.statistics();
-    assert_eq!((after.records - before.records, after.syncs - before.syncs), (4, 1));
-    assert_eq!(journal.append_all(Vec::new()).await.unwrap(), Sequence::from(5));
-    assert!(numbers(&journal, Sequence::START).into_iter().eq(1..=5));
-    let large = Event { number: 1, text: "x".repeat(1 << 20) };
-    let refused = journal.append_all(vec![Event::new(6), large]).await;
-    assert!(matches!(refused, Err(JournalError::TooLarge { .. })), "{refused:?}");
-    assert_eq!(journal.last(), Sequence::from(5), "all of them or none");
+    let last = journal.append_all((41..=60).map(Event::new).collect()).await.unwrap();
+    assert_eq!(last, Sequence::from(60));
+    assert_eq!(journal.statistics().syncs, 1);
+    assert_eq!(journal.append_all(Vec::new()).await.unwrap(), last);
+    assert!(numbers(&journal, Sequence::START).into_iter().eq(1..=60));
+
+    let batches: Vec<_> = Log::open(dir.path()).unwrap().map(|raw| raw.unwrap().frame.batch).collect();
+    assert_eq!(batches[39], Sequence::from(40));
+    assert_eq!(batches[40..], [Sequence::from(41); 20]);
+
+    let large = Event { number: 62, text: "x".repeat(1 << 20) };
+    let refused = journal.append_all(vec![Event::new(61), large]).await;
+    assert!(matches!(refused, Err(JournalError::TooLarge { .. })));
+    assert_eq!(journal.last(), last, "none of them should be there");
 }
 
 #[tokio::test]

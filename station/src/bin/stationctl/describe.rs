@@ -1,3 +1,5 @@
+use std::time::{Duration, SystemTime};
+
 use factory_proto::station::{DescribeStationRequest, station_client::StationClient};
 use tonic::transport::Channel;
 
@@ -6,7 +8,19 @@ use crate::connect::refused;
 pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let answer = station.describe_station(DescribeStationRequest {}).await.map_err(refused)?.into_inner();
     println!("station {} {}", answer.station, answer.version);
-    println!("results without acknowledgement: {}", answer.unacknowledged_results);
+    let since = answer.oldest_unacknowledged.and_then(|time| SystemTime::try_from(time).ok());
+    let since = since.map_or_else(String::new, |time| format!(", the oldest {} old", age(time)));
+    println!("results without acknowledgement: {}{since}", answer.unacknowledged_results);
+    for refused in answer.refused_results {
+        let what = match refused.run_id.as_str() {
+            "" => "a signed head".to_owned(),
+            run => format!("the result of run {run}"),
+        };
+        println!("set aside, for the controller refused it: {what}: {}", refused.reason);
+    }
+    if !answer.provenance_trouble.is_empty() {
+        println!("no heads of the log are signed: {}", answer.provenance_trouble);
+    }
     println!("recipes: {}", answer.recipes.join(", "));
     for nest in answer.nests {
         let state = match (nest.run_id.as_str(), nest.parked.as_str()) {
@@ -23,4 +37,9 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
         );
     }
     Ok(())
+}
+
+/// To the second: nobody needs more of a backlog.
+fn age(time: SystemTime) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(time.elapsed().unwrap_or_default().as_secs()))
 }

@@ -1,12 +1,11 @@
 //! `stationctl`: talks to a station from a shell, over the same API as the MES.
 
 use clap::{Parser, Subcommand};
-use factory_proto::station::station_client::StationClient;
-use tonic::transport::Channel;
 
 mod connect;
 mod describe;
 mod order;
+mod provenance;
 mod unit;
 mod watch;
 
@@ -39,20 +38,23 @@ enum Verb {
     List(unit::List),
     /// Prints what the station does, as it happens, until interrupted.
     Watch,
+    /// Checks what the log proves; needs no station, only its files.
+    Provenance(provenance::Provenance),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let mut station: StationClient<Channel> = connect::station(&arguments.station).await?;
+    let station = || connect::station(&arguments.station);
     match arguments.verb {
-        Verb::Describe => describe::describe(&mut station).await,
-        Verb::Open(open) => open.run(&mut station).await,
-        Verb::Start(start) => start.run(&mut station).await,
-        Verb::Abort(abort) => abort.run(&mut station).await,
-        Verb::Release(release) => release.run(&mut station).await,
-        Verb::Get(get) => get.run(&mut station).await,
-        Verb::List(list) => list.run(&mut station).await,
-        Verb::Watch => watch::watch(&mut station).await,
+        Verb::Describe => describe::describe(&mut station().await?).await,
+        Verb::Open(open) => open.run(&mut station().await?).await,
+        Verb::Start(start) => start.run(&mut station().await?).await,
+        Verb::Abort(abort) => abort.run(&mut station().await?).await,
+        Verb::Release(release) => release.run(&mut station().await?).await,
+        Verb::Get(get) => get.run(&mut station().await?).await,
+        Verb::List(list) => list.run(&mut station().await?).await,
+        Verb::Watch => watch::watch(&mut station().await?).await,
+        Verb::Provenance(provenance) => provenance.run(),
     }
 }

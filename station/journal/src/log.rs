@@ -1,0 +1,106 @@
+//! Reads a journal's bytes without its lock and without knowing what its records mean: for checks and copies.
+//!
+//! Works on a directory that nobody uses and on one that a station writes at the same moment.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::JournalError;
+use crate::record::Sequence;
+use crate::segment::{Hash, RawFrame, proves_durable};
+use crate::store::{SegmentReader, Step, Store};
+
+/// A walk over all records, oldest first; every link of the chain is checked on the way.
+///
+/// It ends where the log ends at that moment. Of a journal that is being written it may see records that are not
+/// durable yet. After an error it has ended.
+pub struct Log {
+    dir: PathBuf,
+    /// `None` before the first segment, at the end and after an error.
+    reader: Option<SegmentReader>,
+    begun: bool,
+    torn: u64,
+    head: (Sequence, Hash),
+}
+
+impl Log {
+    /// Begins a walk over the journal in `dir`.
+    ///
+    /// # Errors
+    /// There is no such directory, or it cannot be read.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, JournalError> {
+        let dir = dir.as_ref().to_owned();
+        Store::list(&dir)?;
+        Ok(Self { dir, reader: None, begun: false, torn: 0, head: (Sequence::START, Hash::default()) })
+    }
+
+    /// The last record that was handed out, and its hash; [`Sequence::START`] and zeros before the first.
+    pub fn head(&self) -> (Sequence, Hash) {
+        self.head
+    }
+
+    /// After the end: how many bytes follow the last record that are no whole record, as a write leaves them that
+    /// the power interrupted; a write that goes on at this moment looks the same. Zeros that a writer put there in
+    /// advance do not count.
+    pub fn torn(&self) -> u64 {
+        self.torn
+    }
+
+    fn step(&mut self) -> Result<Option<RawFrame>, JournalError> {
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None if self.begun => return Ok(None),
+            None => {
+                self.begun = true;
+                let store = Store::list(&self.dir)?;
+                let Some(oldest) = store.oldest()? else { return Ok(None) };
+                store.open(oldest)?
+            }
+        };
+        loop {
+            if let Step::Frame(raw) = reader.step()? {
+                return Ok(Some(self.hand_out(reader, raw)));
+            }
+            // A writer goes on meanwhile. When the successor of a segment is listed, the segment is finished: only
+            // what is read after that is its end.
+            let store = Store::list(&self.dir)?;
+            let last = store.is_last(reader.position().segment);
+            reader.rewind()?;
+            match reader.step()? {
+                Step::Frame(raw) => return Ok(Some(self.hand_out(reader, raw))),
+                Step::End if last => return Ok(None),
+                Step::End => reader = store.successor(&reader)?,
+                Step::NoRecord(what) if last => return self.end(reader, what),
+                Step::NoRecord(what) => return Err(reader.damaged(what)),
+            }
+        }
+    }
+
+    /// Judges bytes after the last record.
+    fn end(&mut self, mut reader: SegmentReader, what: &str) -> Result<Option<RawFrame>, JournalError> {
+        let tail = reader.tail()?;
+        // Read after the tail was: where a later batch stands in the tail, this record is whole by now.
+        reader.rewind()?;
+        if let Step::Frame(raw) = reader.step()? {
+            return Ok(Some(self.hand_out(reader, raw)));
+        }
+        if proves_durable(&tail, reader.next) {
+            return Err(reader.damaged(what));
+        }
+        self.torn = tail.len() as u64;
+        Ok(None)
+    }
+
+    fn hand_out(&mut self, reader: SegmentReader, raw: RawFrame) -> RawFrame {
+        self.reader = Some(reader);
+        self.head = (raw.frame.sequence, raw.hash);
+        raw
+    }
+}
+
+impl Iterator for Log {
+    type Item = Result<RawFrame, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().transpose()
+    }
+}

@@ -1,0 +1,62 @@
+//! Records are found by when they were committed, whatever the clock did.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use factory_journal::Sequence;
+use factory_journal::segment::{Frame, Header, Kind};
+
+use crate::support::{Event, append, delete_index, journal_of, open};
+
+/// Event `n` is committed at `seconds[n - 1]` after 1970.
+fn write(dir: &Path, seconds: &[u64]) {
+    let mut previous = [0; 32];
+    let mut bytes = Header { first: 1.into(), created: 0, previous }.encode().to_vec();
+    for (number, seconds) in (1..).zip(seconds) {
+        let payload = minicbor::to_vec(Event::new(number)).unwrap();
+        let (sequence, time) = (number.into(), seconds * 1_000_000_000);
+        let (batch, kind, version) = (sequence, Kind::Record, 1);
+        let frame = Frame { sequence, batch, time, kind, version, previous, payload };
+        previous = frame.encode(&mut bytes);
+    }
+    fs::write(dir.join("segment-00000000000000000001.log"), bytes).unwrap();
+}
+
+#[test]
+fn the_records_of_a_period_are_exactly_those() {
+    let steady: Vec<u64> = (0..200).map(|step| step * 7).collect();
+    let set_back: Vec<u64> = (0..200).map(|step| step * 7 % 350).collect();
+    let standing = vec![90; 100];
+    let mad: Vec<u64> = (0..150).map(|step| step * 7919 % 1000).collect();
+    for seconds in [steady, set_back, standing, mad] {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &seconds);
+        let journal = open(dir.path()).unwrap();
+        for (from, until) in
+            [(0, 2000), (60, 120), (61, 119), (90, 91), (119, 121), (300, 300), (500, 100), (1500, 1600)]
+        {
+            let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let found = journal.by_time(at(from), at(until)).unwrap();
+            let found: Vec<_> = found.map(|entry| entry.unwrap().record.number).collect();
+            let expected = (1..).zip(&seconds).filter(|(_, seconds)| (from..until).contains(*seconds));
+            let expected: Vec<u64> = expected.map(|(number, _)| number).collect();
+            assert_eq!(found, expected, "{from}..{until} of {seconds:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_of_today_are_found_after_a_restart_and_a_rebuild() {
+    let before = SystemTime::now();
+    let dir = journal_of(50).await;
+    for _ in 0..2 {
+        let journal = open(dir.path()).unwrap();
+        append(&journal, [51]).await;
+        let found = journal.by_time(before, SystemTime::now() + Duration::from_secs(1)).unwrap();
+        let found: Vec<_> = found.map(|entry| entry.unwrap().sequence).collect();
+        assert!(found.into_iter().eq((1..=journal.last().get()).map(Sequence::from)));
+        drop(journal);
+        delete_index(dir.path());
+    }
+}
