@@ -10,7 +10,7 @@ mod csr;
 pub mod faults;
 pub mod frames;
 mod items;
-mod keys;
+pub mod keys;
 pub mod line;
 pub mod message;
 mod status;

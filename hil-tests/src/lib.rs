@@ -6,7 +6,9 @@
 pub mod child;
 pub mod control;
 pub mod device;
+pub mod judge;
 pub mod mes;
+pub mod moment;
 pub mod pty;
 pub mod reader;
 pub mod rig;

@@ -64,7 +64,7 @@ impl Rig {
             target.arg("--dir").arg(&folder).arg("--device-program").arg(rig.programs.join("sim-device"));
             rig.simulators.push(Process::start(target, "ready")?);
             let mut reader = rig.program("sim-reader")?;
-            reader.arg("--dir").arg(folder.join("tag"));
+            reader.arg("--dir").arg(folder.join("tag")).arg("--moments").arg(rig.moments(nest));
             rig.simulators.push(Process::start(reader, "ready")?);
         }
         rig.write_files(controller)?;
@@ -75,6 +75,11 @@ impl Rig {
     /// The folder of a nest.
     pub fn nest(&self, name: &str) -> PathBuf {
         self.folder.join(format!("nest-{name}"))
+    }
+
+    /// Where a nest's simulators tell their moments, if somebody listens; a device does when its board says so.
+    pub fn moments(&self, nest: &str) -> PathBuf {
+        self.nest(nest).join("moments.sock")
     }
 
     /// Where the dumps of the tags lie.
@@ -121,6 +126,12 @@ impl Rig {
     /// Stops the signer with SIGTERM.
     pub fn stop_signer(&mut self) -> anyhow::Result<bool> {
         self.signer.take().context("the signer does not run")?.terminate()
+    }
+
+    /// Kills the signer, and waits until it is gone.
+    pub fn kill_signer(&mut self) -> anyhow::Result<()> {
+        drop(self.signer.take().context("the signer does not run")?);
+        Ok(())
     }
 
     /// Resident memory of the station's daemon, in KiB.
@@ -178,7 +189,8 @@ impl Rig {
 
 /// A loopback address that nobody listened on a moment ago.
 pub fn free_address() -> anyhow::Result<std::net::SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+    // Clients are given ports of 127.0.0.1, where one could take the port of a server that is being started again.
+    Ok(TcpListener::bind("127.0.0.2:0")?.local_addr()?)
 }
 
 /// A child with a name for messages.

@@ -8,11 +8,14 @@ use std::{
 };
 
 use clap::Parser;
-use factory_hil_tests::device::{
-    faults::Faults,
-    frames,
-    line::{BANNER, End, Line, Transport},
-    message::Device,
+use factory_hil_tests::{
+    device::{
+        faults::Faults,
+        frames,
+        line::{BANNER, End, Line, Transport},
+        message::Device,
+    },
+    moment::simulator::Moments,
 };
 
 /// A device that waits to be provisioned, on its standard input and output.
@@ -30,6 +33,9 @@ struct Arguments {
     /// Write log text between the frames
     #[arg(long)]
     log_noise: bool,
+    /// Tell each message's moments to the listener at this socket, and wait until it hangs up
+    #[arg(long, value_name = "SOCKET")]
+    moments: Option<PathBuf>,
     #[command(flatten)]
     faults: Faults,
 }
@@ -40,7 +46,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let subject = faults.csr_subject.clone();
     let device = Device::start(&arguments.storage, arguments.keep_storage, subject)?;
     let transport = if arguments.tcp { Transport::Tcp } else { Transport::Serial };
-    let line = Line { device, transport, faults, noise: arguments.log_noise, answered: 0 };
+    let line = Line {
+        device,
+        transport,
+        faults,
+        noise: arguments.log_noise,
+        answered: 0,
+        moments: Moments::to(arguments.moments),
+    };
     let end = match transport {
         Transport::Serial => serve_serial(line)?,
         Transport::Tcp => serve_tcp(line)?,

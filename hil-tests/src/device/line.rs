@@ -8,11 +8,19 @@ use super::{
     frames::{self, Received, TransportStatus},
     message::{Device, Reply},
 };
+use crate::moment::simulator::Moments;
 
 /// What the device prints when it is ready.
 pub const BANNER: &[u8] = b"factory client 4.13.4 starts\r\nwaiting for data on the serial line\r\n";
 /// Ends like a token begins, as log text may.
 const NOISE: &[u8] = b"[INFO][fcc ]: message taken, 18312 bytes of heap used by mbed";
+
+/// The moments of a message: it is there and nothing was done; it was obeyed and not answered; it was answered.
+pub const RECEIVED: &str = "received";
+/// See [`RECEIVED`].
+pub const OBEYED: &str = "obeyed";
+/// See [`RECEIVED`].
+pub const ANSWERED: &str = "answered";
 
 /// The kinds of line, which differ in what is heard after a bad frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +57,8 @@ pub struct Line {
     pub noise: bool,
     /// How many messages were answered so far.
     pub answered: usize,
+    /// Who is told when a message is there, when it is obeyed, and when it is answered.
+    pub moments: Moments,
 }
 
 impl Line {
@@ -61,7 +71,9 @@ impl Line {
                 Received::Closed => return Ok(End::Left),
                 Received::Broken(status) => return self.refuse(status, output),
             };
+            self.moments.tell(RECEIVED);
             let reply = self.device.handle(&payload);
+            self.moments.tell(OBEYED);
             if self.noise {
                 frames::send(output, NOISE)?;
             }
@@ -71,6 +83,7 @@ impl Line {
             };
             frames::send(output, &frame)?;
             self.answered += 1;
+            self.moments.tell(ANSWERED);
             if !self.device.is_alive() {
                 return Ok(if matches!(reply, Reply::Answer(_)) { End::Answered } else { End::Refused });
             }

@@ -16,7 +16,7 @@ use super::{
     frame::{self, Decoder, HostFrame},
     pn532::{POWER_DOWN, Pn532, Reply},
 };
-use crate::{control, pty::Pty};
+use crate::{control, moment::simulator::Moments, pty::Pty};
 
 // The line wakes a sleeping chip with its fifth rising edge (UM0701-02, section 3.1.3.2).
 const EDGES_TO_WAKE: u32 = 5;
@@ -39,11 +39,15 @@ pub struct SimReader {
     /// The search that waits for a tag: its command code and parameters.
     search: Option<(u8, Vec<u8>)>,
     faults: VecDeque<Fault>,
+    moments: Moments,
 }
 
+/// The moment after a write to the tag's memory, before the host hears of it.
+pub const WRITTEN: &str = "written";
+
 impl SimReader {
-    /// Opens the port `reader` and the socket `control.sock` in `dir`.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    /// Opens the port `reader` and the socket `control.sock` in `dir`; tells `moments` of each write.
+    pub fn open(dir: &Path, moments: Moments) -> io::Result<Self> {
         let pty = Pty::open(&dir.join("reader"))?;
         let (hand, events) = mpsc::channel();
 
@@ -68,6 +72,7 @@ impl SimReader {
             field: Field::default(),
             search: None,
             faults: VecDeque::new(),
+            moments,
         })
     }
 
@@ -126,7 +131,12 @@ impl SimReader {
     }
 
     fn reply(&mut self, code: u8, parameters: Vec<u8>) -> io::Result<()> {
-        match self.chip.execute(&mut self.field, code, &parameters) {
+        let writes = self.writes();
+        let reply = self.chip.execute(&mut self.field, code, &parameters);
+        if self.writes() > writes {
+            self.moments.tell(WRITTEN);
+        }
+        match reply {
             Reply::Parameters(answer) => self.send(&frame::answer(code, &answer)),
             Reply::SyntaxError => self.send(&frame::ERROR),
             Reply::Searching => {
@@ -134,6 +144,10 @@ impl SimReader {
                 Ok(())
             }
         }
+    }
+
+    fn writes(&mut self) -> usize {
+        self.field.tag_mut().map_or(0, |tag| tag.writes())
     }
 
     /// A search that may wait for ever is done again whenever an operator's hand was at the field.

@@ -69,6 +69,28 @@ impl Rig {
         Running::open(Pid::from_raw(i32::try_from(daemon.child.id())?))
     }
 
+    /// The signer.
+    pub fn signer_process(&self) -> anyhow::Result<Running> {
+        let signer = self.signer.as_ref().context("the signer does not run")?;
+        Running::open(Pid::from_raw(i32::try_from(signer.child.id())?))
+    }
+
+    /// The program that answers as the device in a nest; `None` while none does.
+    pub fn device_program(&self, nest: &str) -> anyhow::Result<Option<Running>> {
+        let target = self.simulator(nest, Simulator::Target)?;
+        for thread in fs::read_dir(format!("/proc/{}/task", target.pid))? {
+            // A thread may have ended meanwhile, and so may a child.
+            let children = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace() {
+                let arguments = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+                if arguments.split('\0').any(|argument| argument == "--storage") {
+                    return Ok(Running::open(Pid::from_raw(child.parse()?)).ok());
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// A simulator of a nest.
     pub fn simulator(&self, nest: &str, which: Simulator) -> anyhow::Result<Running> {
         let nest = self.nests.iter().position(|name| name == nest).context("the line has no such nest")?;
