@@ -5,28 +5,37 @@
 //! ```text
 //! journal/segment-00000000000000000001.log   the truth, named after its first record; bytes: see `segment`
 //! journal/segment-00000000000000004711.log
+//! journal/archive/segment-….log.zst          closed and acknowledged segments, compressed; bytes: see `archive`
 //! journal/index/                             what can be rebuilt from it (sled); may be deleted at any time
+//! journal/reserve                            space to finish what is under way when the disk is full
 //! journal/lock                               held while a process has the journal open
 //! ```
 //!
 //! What [`Journal::append`] has answered survives the process and the power; nothing else is promised. Reading never
 //! disturbs writing: [`Journal::read`] walks over what is durable now, a [`Follower`] waits for what comes.
 
+mod archive;
 mod committer;
+mod compaction;
 mod error;
 mod follower;
 mod index;
 mod journal;
 pub mod log;
 mod period;
+mod reader;
 mod record;
 mod recovery;
 mod reindex;
 pub mod segment;
+mod space;
 mod store;
+mod tail;
 
 pub use committer::Statistics;
+pub use compaction::Compaction;
 pub use error::JournalError;
 pub use follower::Follower;
 pub use journal::{Journal, Options};
 pub use record::{Entry, Keys, Record, Sequence};
+pub use space::Room;

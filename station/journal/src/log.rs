@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::JournalError;
+use crate::reader::{SegmentReader, Step};
 use crate::record::Sequence;
 use crate::segment::{Hash, RawFrame, proves_durable};
-use crate::store::{SegmentReader, Step, Store};
+use crate::store::Store;
 
 /// A walk over all records, oldest first; every link of the chain is checked on the way.
 ///
