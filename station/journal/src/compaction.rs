@@ -3,6 +3,7 @@
 //! The archived file is whole and durable before the live one is removed. A crash in between leaves both, and the
 //! next start removes the one that is not needed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -11,8 +12,11 @@ use tracing::{info, warn};
 
 use crate::archive::{BLOCK_BYTES, Blocks, Summary, encode};
 use crate::error::JournalError;
+use crate::journal::lock_existing;
+use crate::log::Log;
 use crate::reader::{Position, SegmentReader, Step};
-use crate::record::Sequence;
+use crate::record::{Cursor, Sequence};
+use crate::segment::Kind;
 use crate::store::{Listing, Store, archive_dir, sync_dir, write_durably};
 
 /// What a compaction did.
@@ -24,6 +28,31 @@ pub struct Compaction {
     pub before: u64,
     /// Their size there, in bytes.
     pub after: u64,
+}
+
+/// Archives the closed segments that all of these receivers have acknowledged, of a journal that nobody has open;
+/// without any receivers, all closed segments. Needs no index and does not know the records. Blocks.
+///
+/// # Errors
+/// Somebody has the journal open; there is none; it is damaged; the system refuses something.
+pub fn compact_offline(dir: impl AsRef<Path>, receivers: &[&str]) -> Result<Compaction, JournalError> {
+    let dir = dir.as_ref();
+    let _lock = lock_existing(dir)?;
+    settle(dir)?;
+    let mut log = Log::open(dir)?;
+    let mut cursors: BTreeMap<String, Sequence> = BTreeMap::new();
+    for raw in log.by_ref() {
+        let frame = raw?.frame;
+        if frame.kind == Kind::Cursor {
+            let decoded = minicbor::decode::<Cursor>(&frame.payload);
+            let cursor =
+                decoded.map_err(|source| JournalError::Decode { sequence: frame.sequence, source })?;
+            cursors.insert(cursor.receiver, cursor.sequence);
+        }
+    }
+    let cursor = |receiver: &&str| cursors.get(*receiver).copied().unwrap_or(Sequence::START);
+    let acknowledged = receivers.iter().map(cursor).min().unwrap_or(log.head().0);
+    compact(&Store::list(dir)?, acknowledged)
 }
 
 /// Archives the closed segments of which no record is after `acknowledged`.

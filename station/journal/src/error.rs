@@ -115,6 +115,26 @@ pub enum JournalError {
         /// The last record there is.
         last: Sequence,
     },
+    /// There is no journal where one was expected.
+    #[error("there is no journal in {}; name the directory that holds its segment files", dir.display())]
+    Nothing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A journal would be made where something is already.
+    #[error("{} is not empty; name a directory that is empty or does not exist", dir.display())]
+    Occupied {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// An export is not what was written, or not all of it.
+    #[error("line {line} of the export: {what}; nothing was imported, use an unchanged export")]
+    BadExport {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// The journal was closed while somebody waited for it.
     #[error("the journal was closed")]
     Closed,

@@ -107,11 +107,17 @@ impl Index {
 
     /// Throws the index away and begins an empty one.
     pub(crate) fn begin_anew(dir: &Path) -> Result<Self, JournalError> {
+        Self::remove(dir)?;
+        Self::open(dir)
+    }
+
+    /// Throws the index away.
+    pub(crate) fn remove(dir: &Path) -> Result<(), JournalError> {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(JournalError::io("remove", dir)(error))
             }
-            _ => Self::open(dir),
+            _ => Ok(()),
         }
     }
 
@@ -229,8 +235,7 @@ impl Index {
     }
 }
 
-/// The journal's lock keeps others out, but sled's own threads let go of the file only a moment after it was closed:
-/// one reopening in some hundreds met its own lock.
+/// The journal's lock keeps others out, but sled's own threads let go of the file only a moment after it was closed.
 fn open_released(config: &sled::Config) -> sled::Result<sled::Db> {
     let patience = Instant::now() + Duration::from_secs(2);
     loop {

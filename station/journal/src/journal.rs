@@ -88,7 +88,25 @@ impl<R: Record> Journal<R> {
     /// something.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, JournalError> {
         let dir = dir.as_ref();
-        let lock = lock(dir)?;
+        Self::open_locked(lock(dir)?, dir, options)
+    }
+
+    /// Opens the journal in `dir` with an index that is made anew, whatever the old one remembers. Blocks.
+    ///
+    /// # Errors
+    /// As with [`Journal::open`], but that acknowledged records are missing is not known any more; and where there is
+    /// no journal.
+    pub fn rebuild_index(dir: impl AsRef<Path>, options: Options) -> Result<Self, JournalError> {
+        let dir = dir.as_ref();
+        let lock = lock_existing(dir)?;
+        compaction::settle(dir)?;
+        // A damaged log teaches no index; then the old one may still be of use.
+        verify(&Store::list(dir)?)?;
+        Index::remove(&dir.join("index"))?;
+        Self::open_locked(lock, dir, options)
+    }
+
+    fn open_locked(lock: File, dir: &Path, options: Options) -> Result<Self, JournalError> {
         compaction::settle(dir)?;
         let store = Arc::new(Store::list(dir)?);
         let verified = verify(&store)?;
@@ -323,8 +341,16 @@ impl Drop for Shared {
     }
 }
 
+/// Takes a journal that is there for this process alone.
+pub(crate) fn lock_existing(dir: &Path) -> Result<File, JournalError> {
+    if !dir.is_dir() || Store::list(dir)?.segments().is_empty() {
+        return Err(JournalError::Nothing { dir: dir.to_owned() });
+    }
+    lock(dir)
+}
+
 /// Makes the directory, durably, and takes it for this process alone.
-fn lock(dir: &Path) -> Result<File, JournalError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, JournalError> {
     fs::create_dir_all(dir).map_err(JournalError::io("create", dir))?;
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync_dir(parent).map_err(JournalError::io("sync", parent))?;

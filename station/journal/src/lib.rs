@@ -15,10 +15,13 @@
 //! disturbs writing: [`Journal::read`] walks over what is durable now, a [`Follower`] waits for what comes.
 
 mod archive;
+mod audit;
 mod committer;
 mod compaction;
 mod error;
+mod export;
 mod follower;
+mod import;
 mod index;
 mod journal;
 pub mod log;
@@ -32,10 +35,13 @@ mod space;
 mod store;
 mod tail;
 
+pub use audit::{Audit, Finding};
 pub use committer::Statistics;
-pub use compaction::Compaction;
+pub use compaction::{Compaction, compact_offline};
 pub use error::JournalError;
+pub use export::export;
 pub use follower::Follower;
+pub use import::import;
 pub use journal::{Journal, Options};
 pub use record::{Entry, Keys, Record, Sequence};
 pub use space::Room;

@@ -43,6 +43,8 @@ pub(crate) struct SegmentReader {
     /// The sequence of the record at `offset`, if one comes.
     pub(crate) next: Sequence,
     /// Unknown where reading began in the middle.
+    header: Option<Header>,
+    /// As above.
     pub(crate) previous: Option<Hash>,
     /// When the last record read was committed; 0 before the first.
     pub(crate) time: u64,
@@ -70,7 +72,7 @@ impl SegmentReader {
         Position { segment, offset }: Position,
         next: Sequence,
     ) -> Result<Self, JournalError> {
-        let mut reader = Self { path, input, segment, offset, next, previous: None, time: 0 };
+        let mut reader = Self { path, input, segment, offset, next, header: None, previous: None, time: 0 };
         if offset == 0 {
             let bytes = reader.read_up_to(HEADER_LEN)?;
             let header = Header::decode(&bytes).map_err(|what| reader.damaged(what))?;
@@ -81,6 +83,7 @@ impl SegmentReader {
             }
             reader.offset = HEADER_LEN as u64;
             reader.previous = Some(header.previous);
+            reader.header = Some(header);
         } else {
             reader.rewind()?;
         }
@@ -153,6 +156,14 @@ impl SegmentReader {
 
     pub(crate) fn position(&self) -> Position {
         Position { segment: self.segment, offset: self.offset }
+    }
+
+    pub(crate) fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    pub(crate) fn is_archived(&self) -> bool {
+        matches!(self.input, Input::Archived(_))
     }
 
     pub(crate) fn path(&self) -> &Path {

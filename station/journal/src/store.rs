@@ -113,7 +113,12 @@ impl Store {
 
     /// Where a segment is while it is live.
     pub(crate) fn path(&self, first: Sequence) -> PathBuf {
-        self.dir.join(format!("segment-{:020}{LIVE}", first.get()))
+        self.dir.join(Self::name(first))
+    }
+
+    /// The name of a live segment's file.
+    pub(crate) fn name(first: Sequence) -> String {
+        format!("segment-{:020}{LIVE}", first.get())
     }
 
     /// Where a segment is once it is archived.

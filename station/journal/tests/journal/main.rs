@@ -8,4 +8,5 @@ mod log;
 mod space;
 mod support;
 mod time;
+mod tools;
 mod usage;

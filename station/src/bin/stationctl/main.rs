@@ -6,6 +6,7 @@ use tonic::transport::Channel;
 
 mod connect;
 mod describe;
+mod journal;
 mod order;
 mod unit;
 mod watch;
@@ -35,6 +36,9 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Checks and tends a journal's files; needs no station.
+    #[command(subcommand)]
+    Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
     Watch,
 }
@@ -42,6 +46,9 @@ enum Verb {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Verb::Journal(verb) = arguments.verb {
+        return journal::run(verb);
+    }
     let mut station: StationClient<Channel> = connect::station(&arguments.station).await?;
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station).await,
@@ -50,6 +57,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Abort(abort) => abort.run(&mut station).await,
         Verb::Get(get) => get.run(&mut station).await,
         Verb::List(list) => list.run(&mut station).await,
+        Verb::Journal(verb) => journal::run(verb),
         Verb::Watch => watch::watch(&mut station).await,
     }
 }
