@@ -245,21 +245,33 @@ async fn a_reader_that_is_unplugged_parks_its_nest_until_it_is_plugged_in_again(
 }
 
 #[tokio::test]
-async fn an_abort_of_libnfc_costs_an_error_and_three_in_a_row_park_the_nest_for_a_while() -> anyhow::Result<()>
-{
+async fn an_abort_of_libnfc_costs_an_attempt_and_three_units_in_a_row_park_the_nest() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let (rig, mut station) = line(folder.path(), &["A"]).await?;
+    let (mut rig, mut station) = line(folder.path(), &["A"]).await?;
+    // The tag is read first, so it is written again by a fresh reader.
+    spoil(&rig, "A", WireFault::Status(0x80))?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(9)).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+
+    // With one attempt it costs the unit.
+    drop(station);
+    rig.stop_station()?;
+    let recipe = folder.path().join("recipes/sensor.toml");
+    fs::write(&recipe, fs::read_to_string(&recipe)?.replace("attempts = 2", "attempts = 1"))?;
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::open(&mut station, "WO-2", 10).await?;
     let mut events = events(&mut station).await?;
     for number in 1..=3 {
         spoil(&rig, "A", WireFault::Status(0x80))?;
-        let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(number)).await?;
+        let unit = line::make_one(&rig, &mut station, "WO-2", "A", &Assembly::sound(number)).await?;
         assert_eq!((unit.outcome(), unit.failing_step.as_str()), (Outcome::Error, "tag"), "{}", unit.reason);
         assert!(unit.reason.contains("the tag-reader process ended by signal 6"), "{}", unit.reason);
     }
     let reason = first(&mut events, "A", parked).await?;
     assert!(reason.starts_with("3 units in a row"), "{reason}");
     first(&mut events, "A", free).await?;
-    let sound = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(4)).await?;
+    let sound = line::make_one(&rig, &mut station, "WO-2", "A", &Assembly::sound(4)).await?;
     assert_eq!(sound.outcome(), Outcome::Pass, "{}", sound.reason);
     Ok(())
 }

@@ -12,7 +12,7 @@ use factory_hil_tests::{
     target::FIRMWARE_HEX,
 };
 use factory_proto::station::{
-    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest, Unit,
+    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, StartUnitRequest,
     station_client::StationClient,
 };
 use tonic::{Code, transport::Channel};
@@ -38,18 +38,6 @@ fn start(serial: &str, nest: &str) -> StartUnitRequest {
         work_order: "WO-1".to_owned(),
         serial: serial.to_owned(),
         nest: nest.to_owned(),
-    }
-}
-
-async fn wait_until_closed(station: &mut StationClient<Channel>, run_id: &str) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(factory_proto::station::WatchEventsRequest {}).await?.into_inner();
-    loop {
-        let answer = station.get_unit(GetUnitRequest { run_id: run_id.to_owned() }).await?.into_inner();
-        let unit = answer.unit.context("an answer has a unit")?;
-        if unit.outcome() != Outcome::Unspecified {
-            return Ok(unit);
-        }
-        events.message().await?.context("the station ended the stream of events")?;
     }
 }
 
@@ -104,7 +92,7 @@ async fn the_same_command_is_the_same_run_and_a_busy_nest_refuses_others() -> an
     assert_eq!(busy.code(), Code::FailedPrecondition);
     assert!(busy.message().contains(&run), "{}", busy.message());
 
-    let unit = wait_until_closed(&mut station, &run).await?;
+    let unit = line::result(&mut station, &run).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     assert_eq!(station.start_unit(command.clone()).await?.into_inner().run_id, run);
     let other = StartUnitRequest { serial: "SN0003".to_owned(), ..command };
@@ -133,7 +121,7 @@ async fn one_command_sent_to_two_nests_at_once_starts_one_run() -> anyhow::Resul
         both => panic!("one of them should start: {both:?}"),
     };
     assert_eq!(refused.code(), Code::AlreadyExists, "{}", refused.message());
-    wait_until_closed(&mut station, &started.run_id).await?;
+    line::result(&mut station, &started.run_id).await?;
     rig.stop_station()?;
     // The journal tells a story that can be continued.
     rig.start_station()
@@ -327,7 +315,7 @@ async fn an_aborted_run_ends_at_the_next_safe_place_with_its_reason() -> anyhow:
     station
         .abort_unit(AbortUnitRequest { command_id, run_id: run_id.clone(), reason: reason.clone() })
         .await?;
-    let unit = wait_until_closed(&mut station, &run_id).await?;
+    let unit = line::result(&mut station, &run_id).await?;
     assert_eq!(unit.outcome(), Outcome::Aborted);
     assert!(unit.reason.ends_with(&reason), "{}", unit.reason);
     Ok(())
@@ -359,7 +347,7 @@ async fn a_station_that_is_told_to_stop_finishes_its_unit() -> anyhow::Result<()
 
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    let unit = wait_until_closed(&mut station, &run).await?;
+    let unit = line::result(&mut station, &run).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     Ok(())
 }

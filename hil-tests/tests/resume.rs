@@ -72,20 +72,8 @@ async fn after_a_crash(
     meanwhile(rig)?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    let unit = result(&mut station, run).await?;
+    let unit = line::result(&mut station, run).await?;
     Ok((unit, station))
-}
-
-async fn result(station: &mut Station, run: &str) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
-    loop {
-        let answer = station.get_unit(GetUnitRequest { run_id: run.to_owned() }).await?.into_inner();
-        let unit = answer.unit.context("an answer has a unit")?;
-        if unit.outcome() != Outcome::Unspecified {
-            return Ok(unit);
-        }
-        events.message().await?.context("the station ended the stream of events")?;
-    }
 }
 
 fn storage(rig: &Rig, board: &Assembly) -> PathBuf {
@@ -167,7 +155,7 @@ async fn a_run_that_is_killed_again_and_again_still_ends() -> anyhow::Result<()>
         // Begins with the nest, which is busy with the run, unless that is over.
         events.message().await?.context("the station ended the stream of events")?;
     }
-    let unit = result(&mut station, &run).await?;
+    let unit = line::result(&mut station, &run).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     assert!(!unit.resumptions.is_empty());
     all_agree(&rig, &board, &unit)
@@ -196,7 +184,7 @@ async fn a_device_that_took_its_bundle_in_silence_passes_without_a_crash_too() -
     let (rig, mut station) = line(folder.path()).await?;
     let board = board(1, &["--keep-storage", "--swallow-answer", "2"]);
     let run = start_until(&rig, &mut station, &board, begins("provision")).await?;
-    let unit = result(&mut station, &run).await?;
+    let unit = line::result(&mut station, &run).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     assert_eq!(unit.resumptions, []);
     all_agree(&rig, &board, &unit)

@@ -25,9 +25,6 @@ pub mod signed;
 
 pub use notary::{Notary, Occasions, Trouble};
 
-/// The heads' name among the journal's receivers: its cursor stands where the last signed head ends.
-pub const RECEIVER: &str = "provenance";
-
 /// Why something about a log's provenance could not be read or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum ProvenanceError {

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{provenance, record::Record, recovery, results};
+use crate::{record::Record, recovery, results};
 
 // How often it is seen whether there is enough to be worth it.
 const EVERY: Duration = Duration::from_secs(600);
@@ -35,9 +35,9 @@ pub async fn keep(journal: Arc<Journal<Record>>, stop: CancellationToken) {
     }
 }
 
-/// Archives what the controller has, and what a signed head covers.
+/// Archives what the controller has; heads are made of archived records as well.
 async fn compact(journal: &Arc<Journal<Record>>) -> Result<(), JournalError> {
     let journal = journal.clone();
-    let done = spawn_blocking(move || journal.compact(&[results::RECEIVER, provenance::RECEIVER])).await;
+    let done = spawn_blocking(move || journal.compact(&[results::RECEIVER])).await;
     done.map_err(|_| JournalError::Closed)?.map(drop)
 }

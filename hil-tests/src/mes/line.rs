@@ -164,3 +164,16 @@ pub async fn start(
     };
     Ok(station.start_unit(start).await?.into_inner().run_id)
 }
+
+/// Waits for a run's result.
+pub async fn result(station: &mut StationClient<Channel>, run: &str) -> anyhow::Result<Unit> {
+    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    loop {
+        let answer = station.get_unit(GetUnitRequest { run_id: run.to_owned() }).await?.into_inner();
+        let unit = answer.unit.context("an answer has a unit")?;
+        if unit.outcome() != Outcome::Unspecified {
+            return Ok(unit);
+        }
+        events.message().await?.context("the station ended the stream of events")?;
+    }
+}

@@ -27,6 +27,17 @@ pub(crate) enum Topic {
     Order,
 }
 
+impl Topic {
+    /// A record's key of this kind.
+    pub(crate) fn of(self, keys: &Keys) -> Option<&str> {
+        match self {
+            Self::Unit => keys.unit.as_deref(),
+            Self::Run => keys.run.as_deref(),
+            Self::Order => keys.order.as_deref(),
+        }
+    }
+}
+
 /// What the index learns about one record.
 pub(crate) struct Note {
     pub sequence: Sequence,

@@ -217,32 +217,48 @@ impl<R: Record> Journal<R> {
     /// The records about a unit, oldest first. Blocks.
     ///
     /// # Errors
-    /// The index failed.
+    /// Reading fails.
     pub fn by_unit(&self, unit: &str) -> Result<Vec<Sequence>, JournalError> {
-        self.shared.index.find(Topic::Unit, unit)
+        self.find(Topic::Unit, unit)
     }
 
     /// The records of a run, oldest first. Blocks.
     ///
     /// # Errors
-    /// The index failed.
+    /// Reading fails.
     pub fn by_run(&self, run: &str) -> Result<Vec<Sequence>, JournalError> {
-        self.shared.index.find(Topic::Run, run)
+        self.find(Topic::Run, run)
     }
 
     /// The records of a work order, oldest first. Blocks.
     ///
     /// # Errors
-    /// The index failed.
+    /// Reading fails.
     pub fn by_order(&self, order: &str) -> Result<Vec<Sequence>, JournalError> {
-        self.shared.index.find(Topic::Order, order)
+        self.find(Topic::Order, order)
+    }
+
+    /// What the index says; where it has failed, what the log says, which takes longer.
+    fn find(&self, topic: Topic, key: &str) -> Result<Vec<Sequence>, JournalError> {
+        match self.shared.index.find(topic, key) {
+            Err(JournalError::Index { .. }) => {}
+            found => return found,
+        }
+        let mut found = Vec::new();
+        for entry in self.read(Sequence::START) {
+            let entry = entry?;
+            if topic.of(&entry.record.keys()) == Some(key) {
+                found.push(entry.sequence);
+            }
+        }
+        Ok(found)
     }
 
     /// The records committed from `from` on and before `until`, by this machine's clock, oldest sequence first.
     /// Reads little more than these. Blocks while it reads; ends at the first error in the log.
     ///
     /// # Errors
-    /// The index failed.
+    /// Reading fails.
     pub fn by_time(
         &self,
         from: SystemTime,
