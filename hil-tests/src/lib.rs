@@ -7,6 +7,7 @@ pub mod child;
 pub mod control;
 pub mod device;
 pub mod mes;
+pub mod power_cut;
 pub mod pty;
 pub mod reader;
 pub mod rig;
