@@ -9,6 +9,7 @@ pub mod device;
 pub mod judge;
 pub mod mes;
 pub mod moment;
+pub mod power_cut;
 pub mod pty;
 pub mod reader;
 pub mod rig;
