@@ -49,7 +49,7 @@ type ShownRuns = Arc<Mutex<Vec<(String, Shown)>>>;
 pub struct Line {
     pub rig: Rig,
     results: PathBuf,
-    controller: Controller,
+    pub controller: Controller,
     address: SocketAddr,
     serving: Option<JoinHandle<anyhow::Result<()>>>,
     station: Option<StationClient<Channel>>,
