@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 mod accounts;
 pub mod record;
+pub mod report;
 
 use accounts::Accounts;
 pub use accounts::{Account, Decision, HeadRefusal, Refusal, Standing};

@@ -1,8 +1,8 @@
-//! `factory-signerd`: makes the token and the CA once (`init`), then signs (`serve`).
+//! `factory-signerd`: makes the token and its keys once (`init`), then signs (`serve`); `ledger` shows what it signed.
 
 use std::{
     env,
-    io::IsTerminal,
+    io::{BufWriter, IsTerminal, stdout},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,7 +18,7 @@ use factory_hsm::{
     config::Config,
     credential::{CredentialError, Pin},
     issuer::Issuer,
-    ledger::Ledger,
+    ledger::{Ledger, report},
     peer::AllowedPeers,
     profile::{Country, Name, YEAR},
     provenance::Provenance,
@@ -61,6 +61,12 @@ enum Command {
         #[arg(long, default_value = "/etc/factory-station/signer.toml")]
         config: PathBuf,
     },
+    /// Print the ledger, a JSON line for each issuance and each signed head; also while the signer serves.
+    Ledger {
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/factory-station/signer.toml")]
+        config: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -93,6 +99,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Init(options) => init(options),
         Command::Serve { config } => serve(&config),
+        Command::Ledger { config } => ledger(&config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -151,6 +158,11 @@ fn serve(config: &Path) -> Result<()> {
         info!("stopped");
         Ok(())
     })
+}
+
+fn ledger(config: &Path) -> Result<()> {
+    let config = Config::read(config)?;
+    Ok(report::write(&config.ledger, &mut BufWriter::new(stdout().lock()))?)
 }
 
 fn read_pin(credential: &Path) -> Result<Pin, CredentialError> {

@@ -37,7 +37,7 @@ impl Rig {
     /// # Errors
     /// One sentence for each that does not, which says what to do.
     pub async fn check(&mut self) -> Result<(), String> {
-        let console = async { Console::open(&self.console.path, self.console.baud).map(drop) };
+        let console = async { Console::open(&self.console.path, self.console.baud).await.map(drop) };
         let (probe, console, tag_writer) = tokio::join!(self.probe.check(), console, self.tag_writer.check());
         let faults: Vec<Fault> = [probe, console, tag_writer].into_iter().filter_map(Result::err).collect();
         if faults.is_empty() {

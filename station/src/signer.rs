@@ -1,6 +1,7 @@
 //! The station's side of factory-signerd. Knows its API, and nothing of PKCS#11.
 
 use std::{
+    error::Error as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -153,9 +154,11 @@ impl Signer {
 
     fn refused(&self, status: &Status) -> SignerError {
         let reason = status.message().to_owned();
-        match status.code() {
-            Code::Unavailable => SignerError::Unreachable { path: self.path.clone(), reason },
-            _ => SignerError::Refused(reason),
+        // What did not come from the signer has a cause: the connection, which may have broken in mid-call.
+        if status.code() == Code::Unavailable || status.source().is_some() {
+            SignerError::Unreachable { path: self.path.clone(), reason }
+        } else {
+            SignerError::Refused(reason)
         }
     }
 }

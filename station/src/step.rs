@@ -342,7 +342,9 @@ async fn begin(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Result<(),
     }
     ctx.events.tell(ctx.run, What::StepStarted(step));
     let repeat = step.repeat();
-    let attempts = if repeat == Repeat::Repeatable { ctx.recipe.attempts.get() } else { 1 };
+    // The tag is read before it is written, each time.
+    let again = repeat == Repeat::Repeatable || step == Step::Tag;
+    let attempts = if again { ctx.recipe.attempts.get() } else { 1 };
     let bounds = Bounds { step, deadline: ctx.recipe.deadline(step), attempts, repeat };
     bounded(&bounds, ctx, stop, act(step)).await
 }

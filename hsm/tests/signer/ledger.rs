@@ -127,6 +127,31 @@ async fn an_issuance_that_was_replaced_before_it_came_gets_no_certificate() {
 }
 
 #[tokio::test]
+async fn the_ledger_is_told_a_line_an_issuance_while_the_signer_works() {
+    let rig = Rig::commissioned();
+    let server = rig.serve();
+    let first = good();
+    let second = replacing(&first, good());
+    server.issue(first.clone()).await.unwrap();
+    server.issue(second.clone()).await.unwrap();
+    sign_head(&server, head(1, 9, 1)).await.unwrap();
+    let told = rig.command("ledger").output().unwrap();
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let text = String::from_utf8(told.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let [old, new, head] = lines[..] else { panic!("{text}") };
+    for (line, expected) in [
+        (old, format!("\"issuance\":\"{}\"", first.issuance_id)),
+        (old, "\"state\":\"void\"".to_owned()),
+        (new, "\"state\":\"issued\"".to_owned()),
+        (new, format!("\"supersedes\":\"{}\"", first.issuance_id)),
+        (head, "\"last\":9".to_owned()),
+    ] {
+        assert!(line.contains(&expected), "{expected} is not in {line}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_ledger_is_told_and_nothing_is_signed() {
     let rig = Rig::commissioned();
     let server = rig.serve();

@@ -11,7 +11,7 @@ pub async fn boot(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     // An earlier attempt holds the port for itself alone.
     ctx.console = None;
     // Listening begins before the reset, so that the first line is not missed.
-    let console = ctx.console.insert(Console::open(&ctx.rig.console.path, ctx.rig.console.baud)?);
+    let console = ctx.console.insert(Console::open(&ctx.rig.console.path, ctx.rig.console.baud).await?);
     ctx.rig.probe.reset(&ctx.recipe.flash.chip).await?;
 
     for _ in 0..LINES_BEFORE_BOOT {

@@ -1,0 +1,89 @@
+//! The ledger for people and other programs: a JSON line for each issuance and each head. Reads without the lock, while
+//! the signer works or when it is gone.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+};
+
+use data_encoding::HEXLOWER;
+use factory_journal::{JournalError, log::Log, segment::Kind};
+use factory_proto::head::HeadStatement;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{
+    accounts::{Accounts, Standing},
+    record::{Asked, Record},
+};
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The ledger is not there, or damaged.
+    #[error("the ledger cannot be read")]
+    Ledger(#[from] JournalError),
+    /// A record is none of this program's.
+    #[error("record {sequence} of the ledger cannot be read; use the program that wrote it, or a newer one")]
+    Record {
+        /// Which.
+        sequence: u64,
+        /// Why not.
+        source: minicbor::decode::Error,
+    },
+    /// The report could not be written.
+    #[error("the report cannot be written")]
+    Write(#[from] io::Error),
+}
+
+/// Writes the whole ledger to `out`: issuances in the order of their requests, then heads.
+///
+/// # Errors
+/// The ledger is damaged, or `out` takes nothing more.
+pub fn write(dir: &Path, out: &mut impl Write) -> Result<(), ReportError> {
+    let mut accounts = Accounts::default();
+    let (mut requests, mut certificates, mut heads) =
+        (Vec::<(Asked, u64)>::new(), BTreeMap::new(), Vec::new());
+    for raw in Log::open(dir)? {
+        let frame = raw?.frame;
+        if frame.kind != Kind::Record {
+            continue;
+        }
+        let sequence = frame.sequence.get();
+        let record =
+            minicbor::decode(&frame.payload).map_err(|source| ReportError::Record { sequence, source })?;
+        accounts.learn(frame.sequence, &record);
+        match record {
+            Record::Asked(asked) => requests.push((asked, frame.time)),
+            Record::Issued(issued) => {
+                let fingerprint: [u8; 32] = Sha256::digest(&issued.certificate).into();
+                certificates.insert(issued.issuance, fingerprint);
+            }
+            Record::HeadSigned(head) => heads.extend(HeadStatement::decode(&head.statement).ok()),
+        }
+    }
+    for (asked, time) in requests {
+        let state = match accounts.account(&asked.issuance).map(|account| account.standing) {
+            Some(Standing::Issued(_)) => "issued",
+            Some(Standing::Void(_)) => "void",
+            Some(Standing::Asked(_)) | None => "asked",
+        };
+        let line = json!({
+            "issuance": asked.issuance, "order": asked.order, "endpoint-name": asked.endpoint_name,
+            "state": state, "supersedes": asked.supersedes,
+            "serial": HEXLOWER.encode(&asked.terms.serial),
+            "fingerprint": certificates.get(&asked.issuance).map(|it| HEXLOWER.encode(it)),
+            "asked-nanoseconds": time,
+        });
+        writeln!(out, "{line}")?;
+    }
+    for head in heads {
+        let line = json!({
+            "head": head.station, "log": HEXLOWER.encode(&head.log_id),
+            "first": head.first_sequence, "last": head.last_sequence, "closed-runs": head.closed_runs,
+        });
+        writeln!(out, "{line}")?;
+    }
+    Ok(())
+}
