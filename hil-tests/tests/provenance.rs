@@ -156,7 +156,7 @@ async fn a_log_of_many_segments_is_one_and_a_missing_one_is_named() {
     let signer = Signer::named("provenance");
     let trusted = std::slice::from_ref(&signer.certificate);
     // A result takes about 400 bytes: two make a segment.
-    let mut log = Log::with(Options { segment_size: 700 }, folder.path(), &signer, 0);
+    let mut log = Log::with(Options { segment_size: 700, ..Options::default() }, folder.path(), &signer, 0);
     for _ in 0..3 {
         log.close_runs(5).await;
         log.sign_head().await;

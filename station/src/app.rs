@@ -18,13 +18,13 @@ use tokio::{
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
-use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
 use crate::{
     books::OpenRun,
     config::{Config, NestSettings},
     events::Events,
+    health,
     nest::{Left, Nest, Shared},
     orders::Orders,
     provenance::{Notary, Trouble},
@@ -110,7 +110,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     };
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
-    let upkeep = tokio::spawn(upkeep::keep(shared.journal.as_ref().clone(), stop_uplink.clone()));
+    let upkeep = tokio::spawn(upkeep::keep(shared.journal.clone(), stop_uplink.clone()));
 
     let trouble = Trouble::default();
     let notary = Notary {
@@ -226,27 +226,15 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
 }
 
 async fn routes(service: StationService) -> Result<Routes, AppError> {
-    let (reporter, health) = tonic_health::server::health_reporter();
+    let (reporter, health_service) = tonic_health::server::health_reporter();
     reporter.set_serving::<StationServer<StationService>>().await;
-    tokio::spawn(tell_of_provenance(reporter, service.provenance.clone()));
+    health::tell(reporter, &service.shared.journal, service.provenance.clone());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let station = StationServer::new(service).max_decoding_message_size(LARGEST_MESSAGE);
-    Ok(Routes::new(station).add_service(health).add_service(reflection))
-}
-
-/// Health has a service of this name that is not served while no heads of the log are signed.
-const PROVENANCE: &str = "provenance";
-
-async fn tell_of_provenance(reporter: HealthReporter, trouble: Trouble) {
-    let mut known = trouble.get();
-    loop {
-        let status = if known.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing };
-        reporter.set_service_status(PROVENANCE, status).await;
-        known = trouble.other_than(&known).await;
-    }
+    Ok(Routes::new(station).add_service(health_service).add_service(reflection))
 }
 
 async fn serve(

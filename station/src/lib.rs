@@ -8,6 +8,7 @@ pub mod books;
 pub mod certificate;
 pub mod config;
 pub mod events;
+pub mod health;
 pub mod nest;
 pub mod orders;
 pub mod phase;

@@ -15,6 +15,7 @@ use crate::{
     books::OpenRun,
     config::NestSettings,
     events::{Events, What},
+    health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
     recipe::{Recipe, RecipeError, Recipes},
@@ -90,6 +91,9 @@ pub enum StartError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// The journal's disk is full, or fails.
+    #[error("{0}")]
+    NoRoom(String),
     /// The station goes down.
     #[error("the station is shutting down; start the unit when it is up again")]
     Draining,
@@ -293,6 +297,11 @@ impl Keeper {
                 return Err(StartError::Busy { nest: self.name.clone(), run: run.run });
             }
             State::OutOfOrder => return Err(StartError::OutOfOrder(self.name.clone())),
+        }
+
+        // A unit that is not begun needs no room, one that is begun must find it.
+        if let Some(trouble) = health::journal_trouble(&self.shared.journal) {
+            return Err(StartError::NoRoom(trouble));
         }
 
         let (recipe, digest) = self.shared.orders.recipe(&start.order)?;

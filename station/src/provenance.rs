@@ -12,6 +12,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use factory_journal::JournalError;
+
 pub mod audit;
 pub mod chain;
 pub mod draft;
@@ -22,6 +24,9 @@ pub mod shift;
 pub mod signed;
 
 pub use notary::{Notary, Occasions, Trouble};
+
+/// The heads' name among the journal's receivers: its cursor stands where the last signed head ends.
+pub const RECEIVER: &str = "provenance";
 
 /// Why something about a log's provenance could not be read or checked.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +41,9 @@ pub enum ProvenanceError {
         /// What the system said.
         source: io::Error,
     },
+    /// The log's files cannot be read.
+    #[error("the log cannot be read")]
+    Journal(#[from] JournalError),
     /// There is no log.
     #[error("{} holds no segment of a log; name the folder that the station file calls state", .0.display())]
     NoLog(PathBuf),

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// The controller's name among the journal's receivers.
-const RECEIVER: &str = "controller";
+pub const RECEIVER: &str = "controller";
 // A controller that says nothing for so long while results wait is as good as gone.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);

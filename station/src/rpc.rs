@@ -13,6 +13,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    health,
     nest::{Nest, Shared, StartError},
     orders::OrderError,
     provenance::Trouble,
@@ -175,7 +176,7 @@ impl station_server::Station for StationService {
             oldest_unacknowledged: standing.oldest.map(Into::into),
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
-            ..Default::default()
+            journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
         }))
     }
 }
@@ -193,6 +194,7 @@ fn start_refused(error: StartError) -> Status {
         StartError::Recipe(error) => recipe_refused(error),
         StartError::Journal(error) => internal(error),
         StartError::Reused => Status::already_exists(error.to_string()),
+        StartError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
         StartError::Busy { .. } | StartError::Parked { .. } => Status::failed_precondition(error.to_string()),
         StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
     }

@@ -1,23 +1,27 @@
 //! The one thread that writes: takes what is waiting, makes it durable with one sync, answers everybody.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tokio::time::timeout;
+use tracing::{error, warn};
 
 use crate::error::JournalError;
 use crate::index::{Content, Index, Note};
+use crate::reader::Position;
 use crate::record::Sequence;
 use crate::recovery::Head;
 use crate::segment::{Frame, HEADER_LEN, Header, Kind};
-use crate::store::{Position, Store};
+use crate::space::Space;
+use crate::store::Store;
+use crate::tail::Tail;
 
 /// A batch is closed when it has this many bytes, so that nobody waits for ever.
 const BATCH_BYTES: usize = 4 << 20;
+
+const NANOS_OF_DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
 
 /// A record that has no place in the log yet.
 pub(crate) struct Draft {
@@ -79,25 +83,33 @@ pub(crate) struct Committer {
     pub index: Arc<Index>,
     pub progress: Arc<Progress>,
     pub durable: watch::Sender<Sequence>,
-    /// The segment that is written to, positioned at its end.
-    pub file: File,
+    pub space: Space,
+    /// The end of the segment that is written to.
+    pub tail: Tail,
     pub head: Head,
     pub segment_size: u64,
+    /// How often to look for space while nobody writes.
+    pub look_for_space: Duration,
 }
 
 impl Committer {
     /// Serves requests until nobody can send any more.
-    pub(crate) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        while let Some(first) = requests.blocking_recv() {
-            let mut size = first.size();
-            let mut batch = vec![first];
-            while size < BATCH_BYTES
-                && let Ok(request) = requests.try_recv()
-            {
-                size += request.size();
-                batch.push(request);
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            match timeout(self.look_for_space, requests.recv()).await {
+                Err(_) => self.space.look(),
+                Ok(None) => break,
+                Ok(Some(first)) => {
+                    self.serve(collect(first, &mut requests));
+                    self.space.look();
+                }
             }
-            self.serve(batch);
+        }
+        if self.progress.check().is_ok()
+            && let Err(error) = self.tail.finish()
+        {
+            // The next start cuts the zeros off.
+            warn!(%error, "journal was not closed cleanly");
         }
     }
 
@@ -110,25 +122,33 @@ impl Committer {
             waiting.extend(request.done.map(|done| (Sequence::from(sequence), done)));
         }
 
-        if self.progress.check().is_ok()
-            && let Err(failure) = self.commit(drafts)
+        let committed = self.progress.check().and_then(|()| self.commit(drafts));
+        if let Err(failure) = committed
+            && !matches!(failure, JournalError::Full { .. } | JournalError::Poisoned { .. })
         {
             error!(%failure, "journal failed and takes no more records");
+            self.space.fail(failure.to_string());
             self.progress.failure.get_or_init(|| Arc::new(failure));
         }
+        let full = sequence > self.head.sequence.get();
         for (last, done) in waiting {
+            let answer = match self.progress.check() {
+                Ok(()) if full => Err(JournalError::Full { dir: self.store.dir().to_owned() }),
+                checked => checked.map(|()| last),
+            };
             // Who has gone away meanwhile finds the record in the log.
-            let _ = done.send(self.progress.check().map(|()| last));
+            let _ = done.send(answer);
         }
     }
 
     fn commit(&mut self, drafts: Vec<Draft>) -> Result<(), JournalError> {
-        if self.head.end.offset >= self.segment_size && self.head.end.offset > HEADER_LEN as u64 {
-            self.rotate()?;
+        let (batch, time) = (self.head.sequence.next(), now());
+        if self.is_finished(time) {
+            self.find_room(|this| this.rotate())?;
         }
 
-        let (batch, time) = (self.head.sequence.next(), now());
         let (mut bytes, mut notes, mut head) = (Vec::new(), Vec::with_capacity(drafts.len()), self.head);
+        head.time = time;
         for Draft { payload, version, content } in drafts {
             let kind = match content {
                 Content::Record(_) => Kind::Record,
@@ -142,8 +162,13 @@ impl Committer {
             head.end.offset = self.head.end.offset + bytes.len() as u64;
         }
 
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        written.map_err(JournalError::io("append to", &self.store.path(head.end.segment)))?;
+        let path = self.store.path(head.end.segment);
+        self.find_room(|this| {
+            let prepare = this.space.is_enough();
+            this.tail.write(&bytes, prepare).map_err(JournalError::io("append to", &path))
+        })?;
+        // A failed sync is never tried again, not even for want of space.
+        self.tail.sync().map_err(JournalError::io("sync", &path))?;
         self.head = head;
         self.progress.syncs.fetch_add(1, Ordering::Relaxed);
         self.progress.records.fetch_add(notes.len() as u64, Ordering::Relaxed);
@@ -154,12 +179,54 @@ impl Committer {
         Ok(())
     }
 
+    /// Writes; on a full disk once more without the reserve.
+    fn find_room(
+        &mut self,
+        mut write: impl FnMut(&mut Self) -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        match write(self) {
+            Err(error) if error.is_for_want_of_space() => {}
+            written => return written,
+        }
+        if self.space.give_up_reserve() {
+            match write(self) {
+                Err(error) if error.is_for_want_of_space() => {}
+                written => return written,
+            }
+        }
+        Err(JournalError::Full { dir: self.store.dir().to_owned() })
+    }
+
+    /// Whether the segment is large enough, or the next record belongs to another day.
+    fn is_finished(&self, now: u64) -> bool {
+        let day = |time: u64| time / NANOS_OF_DAY;
+        let is_empty = self.tail.end() <= HEADER_LEN as u64;
+        let is_of_the_past = self.head.time > 0 && day(self.head.time) < day(now);
+        !is_empty && (self.tail.end() >= self.segment_size || is_of_the_past)
+    }
+
     fn rotate(&mut self) -> Result<(), JournalError> {
+        let path = self.store.path(self.head.end.segment);
+        self.tail.finish().map_err(JournalError::io("finish", &path))?;
         let first = self.head.sequence.next();
-        self.file = self.store.create(&Header { first, created: now(), previous: self.head.hash })?;
+        let file = self.store.create(&Header { first, created: now(), previous: self.head.hash })?;
         self.head.end = Position { segment: first, offset: HEADER_LEN as u64 };
+        self.tail = Tail::new(file, self.head.end.offset, self.segment_size);
         Ok(())
     }
+}
+
+/// What waits, up to the size of a batch.
+fn collect(first: Request, requests: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+    let mut size = first.size();
+    let mut batch = vec![first];
+    while size < BATCH_BYTES
+        && let Ok(request) = requests.try_recv()
+    {
+        size += request.size();
+        batch.push(request);
+    }
+    batch
 }
 
 /// The only clock of the journal: nanoseconds since 1970 UTC.

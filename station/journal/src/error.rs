@@ -1,7 +1,7 @@
 //! What can go wrong with a journal, and what to do about it.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,8 +29,10 @@ pub enum JournalError {
     },
     /// The log holds something that was not written that way.
     #[error(
-        "{} is damaged at byte {offset}: {what}; keep a copy of the journal, then restore this file from a backup",
-        path.display()
+        "{} is damaged at byte {offset}: {what}; keep a copy of the journal, restore this file from a backup, \
+         and see what else there is with: stationctl journal verify --state {}",
+        path.display(),
+        journal_of(path).display()
     )]
     Damaged {
         /// The segment file.
@@ -43,7 +45,9 @@ pub enum JournalError {
     /// The index remembers a record that the log no longer holds.
     #[error(
         "journal {} ends at record {found}, but record {acknowledged} was acknowledged; \
-         restore the last segment from a backup, or delete the index folder to accept the loss",
+         restore the last segment from a backup, or accept the loss with: \
+         stationctl journal rebuild-index --state {}",
+        dir.display(),
         dir.display()
     )]
     Lost {
@@ -53,6 +57,13 @@ pub enum JournalError {
         acknowledged: Sequence,
         /// The last record that is there.
         found: Sequence,
+    },
+    /// The disk is full, the reserve is used up, and nothing of the records was written. The journal goes on when there
+    /// is space.
+    #[error("the disk of journal {} is full; make space, for example with: stationctl journal compact", dir.display())]
+    Full {
+        /// The journal's directory.
+        dir: PathBuf,
     },
     /// A record is too big to be journalled.
     #[error("record of {size} bytes is over the limit of {MAX_PAYLOAD}")]
@@ -104,6 +115,26 @@ pub enum JournalError {
         /// The last record there is.
         last: Sequence,
     },
+    /// There is no journal where one was expected.
+    #[error("there is no journal in {}; name the directory that holds its segment files", dir.display())]
+    Nothing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A journal would be made where something is already.
+    #[error("{} is not empty; name a directory that is empty or does not exist", dir.display())]
+    Occupied {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// An export is not what was written, or not all of it.
+    #[error("line {line} of the export: {what}; nothing was imported, use an unchanged export")]
+    BadExport {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// The journal was closed while somebody waited for it.
     #[error("the journal was closed")]
     Closed,
@@ -114,8 +145,19 @@ impl JournalError {
         Self::Damaged { path: path.to_owned(), offset, what: what.into() }
     }
 
+    pub(crate) fn is_for_want_of_space(&self) -> bool {
+        const WANT: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+        matches!(self, Self::Io { source, .. } if WANT.contains(&source.kind()))
+    }
+
     /// For `map_err`: turns an I/O error into one that says what was tried, and on what.
     pub(crate) fn io(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { act, path: path.to_owned(), source }
     }
+}
+
+/// The journal that a segment belongs to, live or archived.
+fn journal_of(segment: &Path) -> &Path {
+    let dir = segment.parent().unwrap_or(segment);
+    if dir.file_name().is_some_and(|name| name == "archive") { dir.parent().unwrap_or(dir) } else { dir }
 }

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::error::JournalError;
+use crate::reader::Position;
 use crate::record::{Entry, Record, Sequence};
-use crate::store::{Frames, Position, Store};
+use crate::store::{Frames, Store};
 
 /// A chunk of records is read at once; it ends with the record that exceeds this.
 const CHUNK_BYTES: usize = 256 << 10;

@@ -9,13 +9,15 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use crate::error::JournalError;
+use crate::reader::Position;
 use crate::record::{Cursor, Keys, Sequence};
 use crate::segment::Hash;
-use crate::store::Position;
 
 /// What records can be found by.
 #[derive(Clone, Copy)]
@@ -83,7 +85,7 @@ impl Index {
         // Nobody waits for the index, so no thread has to flush it: closing it does.
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let (db, count) = guard(|| {
-            let db = config.open()?;
+            let db = open_released(&config)?;
             let mut count = 0;
             for item in db.iter() {
                 let (key, _) = item?;
@@ -105,11 +107,17 @@ impl Index {
 
     /// Throws the index away and begins an empty one.
     pub(crate) fn begin_anew(dir: &Path) -> Result<Self, JournalError> {
+        Self::remove(dir)?;
+        Self::open(dir)
+    }
+
+    /// Throws the index away.
+    pub(crate) fn remove(dir: &Path) -> Result<(), JournalError> {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(JournalError::io("remove", dir)(error))
             }
-            _ => Self::open(dir),
+            _ => Ok(()),
         }
     }
 
@@ -224,6 +232,21 @@ impl Index {
             let reason = self.failure.get_or_init(|| reason).clone();
             JournalError::Index { reason }
         })
+    }
+}
+
+/// The journal's lock keeps others out, but sled's own threads let go of the file only a moment after it was closed.
+fn open_released(config: &sled::Config) -> sled::Result<sled::Db> {
+    let patience = Instant::now() + Duration::from_secs(2);
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock") && Instant::now() < patience =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            opened => return opened,
+        }
     }
 }
 

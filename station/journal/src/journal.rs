@@ -7,21 +7,26 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use crate::committer::{Committer, Draft, Progress, Request, Statistics, nanos, now};
+use crate::compaction::{self, Compaction};
 use crate::error::JournalError;
 use crate::follower::Follower;
 use crate::index::{Content, Index, Topic};
 use crate::period::{Period, find_frames};
+use crate::reader::Position;
 use crate::record::{Cursor, Entry, Record, Sequence};
 use crate::recovery::{Head, settle, verify};
 use crate::reindex::{catch_up, open_index};
 use crate::segment::{HEADER_LEN, Hash, Header, MAX_PAYLOAD};
-use crate::store::{Frames, Position, Store, sync_dir};
+use crate::space::{Room, Space};
+use crate::store::{Frames, Store, sync_dir};
+use crate::tail::Tail;
 
 /// Requests that may wait for the committer before the next one has to wait for its place.
 const QUEUE: usize = 256;
@@ -33,11 +38,22 @@ const CURSOR_VERSION: u8 = 1;
 pub struct Options {
     /// A segment that has reached this many bytes is closed, and the next one begun.
     pub segment_size: u64,
+    /// So many bytes are kept back, and given up when the disk is full; 0 for none.
+    pub reserve: u64,
+    /// Room is low when the filesystem has fewer bytes free than this.
+    pub low_space: u64,
+    /// How often to look for space while nobody writes.
+    pub look_for_space: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_size: 16 << 20 }
+        Self {
+            segment_size: 16 << 20,
+            reserve: 32 << 20,
+            low_space: 128 << 20,
+            look_for_space: Duration::from_secs(5),
+        }
     }
 }
 
@@ -52,6 +68,9 @@ struct Shared {
     index: Arc<Index>,
     progress: Arc<Progress>,
     durable: watch::Receiver<Sequence>,
+    room: watch::Receiver<Room>,
+    /// Held by the one compaction that may run.
+    compaction: Mutex<()>,
     cursors: Mutex<BTreeMap<String, Sequence>>,
     /// Both are there until the journal is closed.
     requests: Option<mpsc::Sender<Request>>,
@@ -61,15 +80,35 @@ struct Shared {
 }
 
 impl<R: Record> Journal<R> {
-    /// Opens the journal in `dir`, or begins one. Verifies every record first. Blocks.
+    /// Opens the journal in `dir`, or begins one. Verifies every live record first, and that the archive
+    /// leads up to them. Blocks.
     ///
     /// # Errors
     /// It is in use; it is damaged, or lost what was acknowledged (then nothing was changed); the system refuses
     /// something.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, JournalError> {
         let dir = dir.as_ref();
-        let lock = lock(dir)?;
-        let store = Arc::new(Store::find(dir)?);
+        Self::open_locked(lock(dir)?, dir, options)
+    }
+
+    /// Opens the journal in `dir` with an index that is made anew, whatever the old one remembers. Blocks.
+    ///
+    /// # Errors
+    /// As with [`Journal::open`], but that acknowledged records are missing is not known any more; and where there is
+    /// no journal.
+    pub fn rebuild_index(dir: impl AsRef<Path>, options: Options) -> Result<Self, JournalError> {
+        let dir = dir.as_ref();
+        let lock = lock_existing(dir)?;
+        compaction::settle(dir)?;
+        // A damaged log teaches no index; then the old one may still be of use.
+        verify(&Store::list(dir)?)?;
+        Index::remove(&dir.join("index"))?;
+        Self::open_locked(lock, dir, options)
+    }
+
+    fn open_locked(lock: File, dir: &Path, options: Options) -> Result<Self, JournalError> {
+        compaction::settle(dir)?;
+        let store = Arc::new(Store::list(dir)?);
         let verified = verify(&store)?;
         let index = Arc::new(open_index(&dir.join("index"), &store, verified.as_ref().map(|log| log.head))?);
         let (head, file) = match verified {
@@ -78,6 +117,8 @@ impl<R: Record> Journal<R> {
         };
         catch_up::<R>(&index, &store, head.sequence)?;
 
+        let space = Space::find(dir, options.reserve, options.low_space);
+        let room = space.watch();
         let progress = Arc::new(Progress::default());
         let cursors = Mutex::new(index.cursors()?);
         let (durable_sender, durable) = watch::channel(head.sequence);
@@ -87,17 +128,31 @@ impl<R: Record> Journal<R> {
             index: Arc::clone(&index),
             progress: Arc::clone(&progress),
             durable: durable_sender,
-            file,
+            tail: Tail::new(file, head.end.offset, options.segment_size),
+            space,
             head,
             segment_size: options.segment_size,
+            look_for_space: options.look_for_space,
         };
+        let start = || JournalError::io("start the committer of", dir);
+        let runtime = runtime::Builder::new_current_thread().enable_time().build().map_err(start())?;
         let thread = thread::Builder::new().name("journal".to_owned());
-        let committer = thread
-            .spawn(move || committer.run(queue))
-            .map_err(JournalError::io("start the committer of", dir))?;
+        let committer = thread.spawn(move || runtime.block_on(committer.run(queue))).map_err(start())?;
 
         let (requests, committer) = (Some(requests), Some(committer));
-        let shared = Shared { store, index, progress, durable, cursors, requests, committer, _lock: lock };
+        let compaction = Mutex::new(());
+        let shared = Shared {
+            store,
+            index,
+            progress,
+            durable,
+            room,
+            compaction,
+            cursors,
+            requests,
+            committer,
+            _lock: lock,
+        };
         Ok(Self { shared: Arc::new(shared), record: PhantomData })
     }
 
@@ -231,6 +286,22 @@ impl<R: Record> Journal<R> {
         Ok(())
     }
 
+    /// Moves the closed segments that all of these receivers have acknowledged to the archive; without any receivers,
+    /// all closed segments. Every record can be read as before. Blocks.
+    ///
+    /// # Errors
+    /// A segment is damaged or the system refuses something; then what was not archived is where it was.
+    pub fn compact(&self, receivers: &[&str]) -> Result<Compaction, JournalError> {
+        let acknowledged = receivers.iter().map(|receiver| self.cursor(receiver)).min();
+        let _running = self.shared.compaction.lock().unwrap_or_else(PoisonError::into_inner);
+        compaction::compact(&self.shared.store, acknowledged.unwrap_or(self.last()))
+    }
+
+    /// Whether the disk has room for the records that new work would bring.
+    pub fn room(&self) -> watch::Receiver<Room> {
+        self.shared.room.clone()
+    }
+
     /// The last durable sequence, [`Sequence::START`] in an empty journal.
     pub fn last(&self) -> Sequence {
         *self.shared.durable.borrow()
@@ -270,8 +341,16 @@ impl Drop for Shared {
     }
 }
 
+/// Takes a journal that is there for this process alone.
+pub(crate) fn lock_existing(dir: &Path) -> Result<File, JournalError> {
+    if !dir.is_dir() || Store::list(dir)?.segments().is_empty() {
+        return Err(JournalError::Nothing { dir: dir.to_owned() });
+    }
+    lock(dir)
+}
+
 /// Makes the directory, durably, and takes it for this process alone.
-fn lock(dir: &Path) -> Result<File, JournalError> {
+pub(crate) fn lock(dir: &Path) -> Result<File, JournalError> {
     fs::create_dir_all(dir).map_err(JournalError::io("create", dir))?;
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     sync_dir(parent).map_err(JournalError::io("sync", parent))?;
@@ -290,7 +369,7 @@ fn begin(store: &Store) -> Result<(Head, File), JournalError> {
     let (first, previous) = (Sequence::START.next(), Hash::default());
     let file = store.create(&Header { first, created: now(), previous })?;
     let end = Position { segment: first, offset: HEADER_LEN as u64 };
-    Ok((Head { sequence: Sequence::START, hash: previous, end }, file))
+    Ok((Head { sequence: Sequence::START, hash: previous, time: 0, end }, file))
 }
 
 fn draft<R: Record>(record: &R) -> Result<Draft, JournalError> {

@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::JournalError;
+use crate::reader::{SegmentReader, Step};
 use crate::record::Sequence;
-use crate::segment::{Hash, RawFrame, proves_durable};
-use crate::store::{SegmentReader, Step, Store};
+use crate::segment::{Hash, Header, RawFrame, proves_durable};
+use crate::store::Store;
 
 /// A walk over all records, oldest first; every link of the chain is checked on the way.
 ///
@@ -45,6 +46,12 @@ impl Log {
         self.torn
     }
 
+    /// The header of the segment that holds the last record that was handed out; `None` before the first and after
+    /// the end.
+    pub fn segment(&self) -> Option<&Header> {
+        self.reader.as_ref().and_then(SegmentReader::header)
+    }
+
     fn step(&mut self) -> Result<Option<RawFrame>, JournalError> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
@@ -57,43 +64,19 @@ impl Log {
             }
         };
         loop {
-            if let Step::Frame(raw) = reader.step()? {
-                return Ok(Some(self.hand_out(reader, raw)));
-            }
-            // A writer goes on meanwhile. When the successor of a segment is listed, the segment is finished: only
-            // what is read after that is its end.
-            let store = Store::list(&self.dir)?;
-            let last = store.is_last(reader.position().segment);
-            reader.rewind()?;
-            match reader.step()? {
-                Step::Frame(raw) => return Ok(Some(self.hand_out(reader, raw))),
-                Step::End if last => return Ok(None),
-                Step::End => reader = store.successor(&reader)?,
-                Step::NoRecord(what) if last => return self.end(reader, what),
-                Step::NoRecord(what) => return Err(reader.damaged(what)),
+            match read_on(&self.dir, &mut reader)? {
+                Found::Record(raw) => {
+                    self.reader = Some(reader);
+                    self.head = (raw.frame.sequence, raw.hash);
+                    return Ok(Some(raw));
+                }
+                Found::Successor(store) => reader = store.successor(&reader)?,
+                Found::End { torn } => {
+                    self.torn = torn;
+                    return Ok(None);
+                }
             }
         }
-    }
-
-    /// Judges bytes after the last record.
-    fn end(&mut self, mut reader: SegmentReader, what: &str) -> Result<Option<RawFrame>, JournalError> {
-        let tail = reader.tail()?;
-        // Read after the tail was: where a later batch stands in the tail, this record is whole by now.
-        reader.rewind()?;
-        if let Step::Frame(raw) = reader.step()? {
-            return Ok(Some(self.hand_out(reader, raw)));
-        }
-        if proves_durable(&tail, reader.next) {
-            return Err(reader.damaged(what));
-        }
-        self.torn = tail.len() as u64;
-        Ok(None)
-    }
-
-    fn hand_out(&mut self, reader: SegmentReader, raw: RawFrame) -> RawFrame {
-        self.reader = Some(reader);
-        self.head = (raw.frame.sequence, raw.hash);
-        raw
     }
 }
 
@@ -103,4 +86,51 @@ impl Iterator for Log {
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
     }
+}
+
+/// What comes next in a segment that somebody may be writing.
+pub(crate) enum Found {
+    Record(RawFrame),
+    /// The segment is finished, and there are later ones.
+    Successor(Store),
+    /// The log ends here.
+    End {
+        torn: u64,
+    },
+}
+
+/// Reads on in a segment of the journal in `dir`.
+pub(crate) fn read_on(dir: &Path, reader: &mut SegmentReader) -> Result<Found, JournalError> {
+    if let Step::Frame(raw) = reader.step()? {
+        return Ok(Found::Record(raw));
+    }
+    // A writer goes on meanwhile. When the successor of a segment is listed, the segment is finished: only what is
+    // read after that is its end.
+    let store = Store::list(dir)?;
+    let last = store.is_last(reader.position().segment);
+    reader.rewind()?;
+    match reader.step()? {
+        Step::Frame(raw) => Ok(Found::Record(raw)),
+        Step::End if last && reader.is_archived() => {
+            Err(reader.damaged(format!("the records from {} on are missing", reader.next)))
+        }
+        Step::End if last => Ok(Found::End { torn: 0 }),
+        Step::End => Ok(Found::Successor(store)),
+        Step::NoRecord(what) if last => end(reader, what),
+        Step::NoRecord(what) => Err(reader.damaged(what)),
+    }
+}
+
+/// Judges bytes after the last record.
+fn end(reader: &mut SegmentReader, what: &str) -> Result<Found, JournalError> {
+    let tail = reader.tail()?;
+    // Read after the tail was: where a later batch stands in the tail, this record is whole by now.
+    reader.rewind()?;
+    if let Step::Frame(raw) = reader.step()? {
+        return Ok(Found::Record(raw));
+    }
+    if proves_durable(&tail, reader.next) {
+        return Err(reader.damaged(what));
+    }
+    Ok(Found::End { torn: tail.len() as u64 })
 }

@@ -7,10 +7,12 @@ use tracing::warn;
 
 use crate::error::JournalError;
 use crate::index::{Content, Index, Note};
+use crate::period::find_frames;
+use crate::reader::Position;
 use crate::record::{Cursor, Entry, Keys, Record, Sequence};
 use crate::recovery::Head;
 use crate::segment::{Frame, Kind, RawFrame};
-use crate::store::{Position, Store};
+use crate::store::Store;
 
 /// So many records are held in memory while the index learns them.
 const PAGE: usize = 1024;
@@ -41,7 +43,7 @@ fn judge(index: Index, dir: &Path, store: &Arc<Store>, head: Option<Head>) -> Re
         let dir = dir.parent().unwrap_or(dir).to_owned();
         return Err(JournalError::Lost { dir, acknowledged, found });
     }
-    match store.read(acknowledged, acknowledged)?.step()? {
+    match find_frames(store, &index, acknowledged, acknowledged)?.step()? {
         Some((_, raw)) if raw.hash == hash => Ok(index),
         _ => {
             Err(JournalError::Index { reason: format!("it disagrees with the log on record {acknowledged}") })

@@ -244,13 +244,13 @@ pub(crate) fn proves_durable(tail: &[u8], missing: Sequence) -> bool {
     })
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+pub(crate) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, rest) = bytes.split_first_chunk()?;
     *bytes = rest;
     Some(*taken)
 }
 
-fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
     take(bytes).map(u64::from_le_bytes)
 }
 

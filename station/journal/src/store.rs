@@ -1,22 +1,14 @@
-//! The segment files of a journal: listing, creating and reading them. Knows nothing of records' meaning.
+//! The segment files of a journal, live and archived: listing, creating, finding. Knows nothing of records' meaning.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::JournalError;
+use crate::reader::{Position, SegmentReader, Step};
 use crate::record::Sequence;
-use crate::segment::{Frame, HEADER_LEN, Hash, Header, PREFIX_LEN, Prefix, RawFrame, hash};
-
-/// Where a record begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    /// The first sequence of the segment that holds it.
-    pub segment: Sequence,
-    /// Its first byte there.
-    pub offset: u64,
-}
+use crate::segment::{Header, RawFrame};
 
 /// The segments of one journal, oldest first; never empty once the journal is open.
 pub(crate) struct Store {
@@ -24,21 +16,46 @@ pub(crate) struct Store {
     segments: RwLock<Vec<Sequence>>,
 }
 
+/// What lies in a journal's directory.
+pub(crate) struct Listing {
+    pub live: Vec<Sequence>,
+    pub archived: Vec<Sequence>,
+    /// Files that were being made when the power went.
+    pub drafts: Vec<PathBuf>,
+}
+
+impl Listing {
+    pub(crate) fn of(dir: &Path) -> Result<Self, JournalError> {
+        let archive = archive_dir(dir);
+        let (live, archived) = (names(dir)?, if archive.exists() { names(&archive)? } else { Vec::new() });
+        let firsts = |names: &[String], end| {
+            let mut firsts: Vec<_> = names.iter().filter_map(|name| first_of(name, end)).collect();
+            firsts.sort_unstable();
+            firsts
+        };
+        let drafts = |dir: &Path, names: &[String]| {
+            let drafts = names.iter().filter(|name| name.starts_with("segment-") && name.ends_with(".new"));
+            drafts.map(|name| dir.join(name)).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            drafts: [drafts(dir, &live), drafts(&archive, &archived)].concat(),
+            live: firsts(&live, LIVE),
+            archived: firsts(&archived, ARCHIVED),
+        })
+    }
+}
+
+const LIVE: &str = ".log";
+const ARCHIVED: &str = ".log.zst";
+
 impl Store {
     /// Finds the segments in `dir`, and changes nothing.
     pub(crate) fn list(dir: &Path) -> Result<Self, JournalError> {
-        let mut segments: Vec<_> = names(dir)?.iter().filter_map(|name| first_of(name)).collect();
+        let Listing { live, archived, .. } = Listing::of(dir)?;
+        let mut segments = [live, archived].concat();
         segments.sort_unstable();
+        segments.dedup();
         Ok(Self { dir: dir.to_owned(), segments: RwLock::new(segments) })
-    }
-
-    /// Finds the segments in `dir`; sweeps away one that was being created when the power went.
-    pub(crate) fn find(dir: &Path) -> Result<Self, JournalError> {
-        for name in names(dir)?.iter().filter(|name| name.ends_with(".log.new")) {
-            let path = dir.join(name);
-            fs::remove_file(&path).map_err(JournalError::io("remove", &path))?;
-        }
-        Self::list(dir)
     }
 
     /// The first segment; `None` where there is none yet.
@@ -49,7 +66,7 @@ impl Store {
         match self.segments().first().copied() {
             Some(first) if first != Sequence::START.next() => {
                 let what = format!("the records before {first} are missing");
-                Err(JournalError::damaged(&self.path(first), 0, what))
+                Err(JournalError::damaged(&self.present_path(first), 0, what))
             }
             oldest => Ok(oldest),
         }
@@ -61,19 +78,19 @@ impl Store {
 
     /// Opens a segment, to be read from its first record on.
     pub(crate) fn open(&self, segment: Sequence) -> Result<SegmentReader, JournalError> {
-        SegmentReader::open(self.path(segment), segment)
+        self.open_at(Position { segment, offset: 0 }, segment)
     }
 
     /// Opens the segment that follows one that has been read to its end.
     pub(crate) fn successor(&self, read: &SegmentReader) -> Result<SegmentReader, JournalError> {
         let segments = self.segments();
-        let after = segments.partition_point(|first| *first <= read.segment);
+        let after = segments.partition_point(|first| *first <= read.position().segment);
         match segments.get(after) {
             Some(next) if *next == read.next => {
                 let successor = self.open(*next)?;
                 if read.previous.is_some_and(|hash| successor.previous != Some(hash)) {
                     let what = "the segment does not follow from the one before";
-                    return Err(JournalError::damaged(&successor.path, 0, what));
+                    return Err(JournalError::damaged(successor.path(), 0, what));
                 }
                 Ok(successor)
             }
@@ -85,22 +102,34 @@ impl Store {
     /// Adds an empty segment, durably: no crash leaves half a header.
     pub(crate) fn create(&self, header: &Header) -> Result<File, JournalError> {
         let path = self.path(header.first);
-        let draft = path.with_extension("log.new");
-        let write = || -> io::Result<File> {
-            let mut file = File::create(&draft)?;
-            file.write_all(&header.encode())?;
-            file.sync_all()?;
-            fs::rename(&draft, &path)?;
-            sync_dir(&self.dir)?;
-            Ok(file)
-        };
-        let file = write().map_err(JournalError::io("create", &path))?;
+        let file = write_durably(&path, &header.encode())?;
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(header.first);
         Ok(file)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a segment is while it is live.
     pub(crate) fn path(&self, first: Sequence) -> PathBuf {
-        self.dir.join(format!("segment-{:020}.log", first.get()))
+        self.dir.join(Self::name(first))
+    }
+
+    /// The name of a live segment's file.
+    pub(crate) fn name(first: Sequence) -> String {
+        format!("segment-{:020}{LIVE}", first.get())
+    }
+
+    /// Where a segment is once it is archived.
+    pub(crate) fn archive_path(&self, first: Sequence) -> PathBuf {
+        archive_dir(&self.dir).join(format!("segment-{:020}{ARCHIVED}", first.get()))
+    }
+
+    /// Where a segment is now.
+    pub(crate) fn present_path(&self, first: Sequence) -> PathBuf {
+        let live = self.path(first);
+        if live.exists() { live } else { self.archive_path(first) }
     }
 
     pub(crate) fn segments(&self) -> Vec<Sequence> {
@@ -130,8 +159,19 @@ impl Store {
         from: Sequence,
         until: Sequence,
     ) -> Result<Frames, JournalError> {
-        let reader = SegmentReader::resume(self.path(position.segment), position, from)?;
+        let reader = self.open_at(position, from)?;
         Ok(Frames { store: Arc::clone(self), reader: Some(reader), until })
+    }
+
+    /// A segment moves to the archive once and stays there: who does not find it live finds it there.
+    fn open_at(&self, position: Position, next: Sequence) -> Result<SegmentReader, JournalError> {
+        let Position { segment, .. } = position;
+        match SegmentReader::live(self.path(segment), position, next) {
+            Err(JournalError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                SegmentReader::archived(self.archive_path(segment), position, next)
+            }
+            opened => opened,
+        }
     }
 }
 
@@ -166,127 +206,34 @@ impl Frames {
     }
 }
 
-/// What stands at one place in a segment.
-pub(crate) enum Step {
-    /// A record.
-    Frame(RawFrame),
-    /// Nothing: the file ends here.
-    End,
-    /// Bytes that are no whole record, and why not.
-    NoRecord(&'static str),
-}
-
-/// Reads one segment from front to back, a record at a time.
-pub(crate) struct SegmentReader {
-    path: PathBuf,
-    file: BufReader<File>,
-    segment: Sequence,
-    pub(crate) offset: u64,
-    pub(crate) next: Sequence,
-    /// Unknown where reading began in the middle.
-    pub(crate) previous: Option<Hash>,
-}
-
-impl SegmentReader {
-    /// Opens the segment whose first record is `first`, and reads its header.
-    pub(crate) fn open(path: PathBuf, first: Sequence) -> Result<Self, JournalError> {
-        let mut file = BufReader::new(File::open(&path).map_err(JournalError::io("open", &path))?);
-        let mut bytes = Vec::with_capacity(HEADER_LEN);
-        let limit = HEADER_LEN as u64;
-        file.by_ref().take(limit).read_to_end(&mut bytes).map_err(JournalError::io("read", &path))?;
-        let header = Header::decode(&bytes).map_err(|what| JournalError::damaged(&path, 0, what))?;
-        if header.first != first {
-            let what = format!("the file is named after record {first}, its header says {}", header.first);
-            return Err(JournalError::damaged(&path, 0, what));
-        }
-        let previous = Some(header.previous);
-        Ok(Self { path, file, segment: first, offset: limit, next: first, previous })
-    }
-
-    fn resume(path: PathBuf, position: Position, next: Sequence) -> Result<Self, JournalError> {
-        let Position { segment, offset } = position;
-        let mut file = File::open(&path).map_err(JournalError::io("open", &path))?;
-        file.seek(SeekFrom::Start(offset)).map_err(JournalError::io("read", &path))?;
-        Ok(Self { path, file: BufReader::new(file), segment, offset, next, previous: None })
-    }
-
-    /// Reads what stands at the current offset; moves on only over a record.
-    pub(crate) fn step(&mut self) -> Result<Step, JournalError> {
-        let prefix = self.read_up_to(PREFIX_LEN)?;
-        if prefix.is_empty() {
-            return Ok(Step::End);
-        }
-        let Ok(prefix) = prefix.try_into() else { return Ok(Step::NoRecord("the record is incomplete")) };
-        let Some(prefix) = Prefix::decode(prefix) else {
-            return Ok(Step::NoRecord("the record's length is impossible"));
-        };
-        let body = self.read_up_to(prefix.length)?;
-        if body.len() < prefix.length {
-            return Ok(Step::NoRecord("the record is incomplete"));
-        }
-        if !prefix.covers(&body) {
-            return Ok(Step::NoRecord("the record's checksum is wrong"));
-        }
-
-        // From here on it is what somebody wrote, so a mistake in it is never a torn write.
-        let frame = Frame::decode(&body).map_err(|what| self.damaged(what))?;
-        if frame.sequence != self.next {
-            return Err(self.damaged(format!("record {} stands where {} should", frame.sequence, self.next)));
-        }
-        if self.previous.is_some_and(|hash| hash != frame.previous) {
-            return Err(self.damaged("the record does not follow from the one before"));
-        }
-        let hash = hash(&body);
-        self.offset += (PREFIX_LEN + body.len()) as u64;
-        self.next = frame.sequence.next();
-        self.previous = Some(hash);
-        Ok(Step::Frame(RawFrame { frame, hash, body }))
-    }
-
-    /// Forgets what was read ahead, as a writer may have changed it since.
-    pub(crate) fn rewind(&mut self) -> Result<(), JournalError> {
-        self.file.seek(SeekFrom::Start(self.offset)).map_err(JournalError::io("read", &self.path))?;
-        Ok(())
-    }
-
-    /// The bytes from the current offset on, without the zeros at the end of the file.
-    pub(crate) fn tail(&self) -> Result<Vec<u8>, JournalError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(self.offset))?;
-            let mut rest = Vec::new();
-            file.read_to_end(&mut rest)?;
-            rest.truncate(rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
-            Ok(rest)
-        };
-        read().map_err(JournalError::io("read", &self.path))
-    }
-
-    /// How many bytes the file has.
-    pub(crate) fn length(&self) -> Result<u64, JournalError> {
-        let length = fs::metadata(&self.path).map(|metadata| metadata.len());
-        length.map_err(JournalError::io("read", &self.path))
-    }
-
-    pub(crate) fn position(&self) -> Position {
-        Position { segment: self.segment, offset: self.offset }
-    }
-
-    pub(crate) fn damaged(&self, what: impl Into<String>) -> JournalError {
-        JournalError::damaged(&self.path, self.offset, what)
-    }
-
-    fn read_up_to(&mut self, length: usize) -> Result<Vec<u8>, JournalError> {
-        let mut bytes = Vec::with_capacity(length);
-        let read = self.file.by_ref().take(length as u64).read_to_end(&mut bytes);
-        read.map_err(JournalError::io("read", &self.path))?;
-        Ok(bytes)
-    }
-}
-
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Makes a file that is either there as a whole, whatever happens, or not at all. Gives it, positioned at its end.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<File, JournalError> {
+    let dir = path.parent().expect("a journal's files are in its directory");
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let write = || -> io::Result<File> {
+        let mut file = File::create(&draft)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)?;
+        sync_dir(dir)?;
+        Ok(file)
+    };
+    write().map_err(|error| {
+        // What is left of it would be swept away at the next start; on a full disk it is in the way now.
+        let _ = fs::remove_file(&draft);
+        JournalError::io("create", path)(error)
+    })
+}
+
+/// Where archived segments are.
+pub(crate) fn archive_dir(dir: &Path) -> PathBuf {
+    dir.join("archive")
 }
 
 fn names(dir: &Path) -> Result<Vec<String>, JournalError> {
@@ -297,7 +244,7 @@ fn names(dir: &Path) -> Result<Vec<String>, JournalError> {
     list().map_err(JournalError::io("list", dir))
 }
 
-fn first_of(name: &str) -> Option<Sequence> {
-    let number = name.strip_prefix("segment-")?.strip_suffix(".log")?;
+fn first_of(name: &str, end: &str) -> Option<Sequence> {
+    let number = name.strip_prefix("segment-")?.strip_suffix(end)?;
     number.parse::<u64>().ok().map(Sequence::from)
 }

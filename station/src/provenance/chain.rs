@@ -5,15 +5,15 @@
 
 use std::{
     collections::VecDeque,
-    fmt, fs,
-    fs::File,
-    io::{BufReader, Read, Seek as _, SeekFrom},
+    fmt,
+    io::{Read, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
 use factory_journal::{
-    Sequence,
+    JournalError, SegmentFile, Sequence,
     segment::{self, Frame, HEADER_LEN, Hash, Header, PREFIX_LEN, Prefix},
+    segment_files,
 };
 
 use super::ProvenanceError;
@@ -82,25 +82,16 @@ pub struct Chain {
 
 struct Reader {
     path: PathBuf,
-    file: BufReader<File>,
+    file: SegmentFile,
     offset: u64,
 }
 
-/// The segment files in `dir`, oldest first, each with the record that it begins with.
+/// The segment files in `dir`, live and archived, oldest first, each with the record that it begins with.
 ///
 /// # Errors
 /// The folder cannot be listed, or holds none.
 pub fn segments(dir: &Path) -> Result<Vec<(Sequence, PathBuf)>, ProvenanceError> {
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(dir).map_err(ProvenanceError::io("list", dir))? {
-        let path = entry.map_err(ProvenanceError::io("list", dir))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_prefix("segment-").and_then(|name| name.strip_suffix(".log"));
-        if let Some(first) = number.and_then(|number| number.parse::<u64>().ok()) {
-            segments.push((Sequence::from(first), path));
-        }
-    }
-    segments.sort();
+    let segments = segment_files(dir)?;
     if segments.is_empty() {
         return Err(ProvenanceError::NoLog(dir.to_owned()));
     }
@@ -142,10 +133,11 @@ impl Chain {
             match &mut self.reader {
                 Some(reader) => {
                     let read = reader.read().map_err(ProvenanceError::io("read", &reader.path))?;
-                    let more = !self.segments.is_empty() || self.successor().is_some();
                     match read {
                         Found::Body(body, sound) => self.link(body, sound),
-                        Found::End if more => self.reader = None,
+                        Found::End if !self.segments.is_empty() || self.successor()?.is_some() => {
+                            self.reader = None;
+                        }
                         Found::End => return Ok(None),
                         Found::NoRecord(what) => {
                             self.flaw_here(what);
@@ -154,25 +146,45 @@ impl Chain {
                         }
                     }
                 }
-                None => match self.segments.pop_front().or_else(|| self.successor()) {
-                    Some(path) => self.begin(path)?,
-                    None => return Ok(None),
-                },
+                None => {
+                    let next = match self.segments.pop_front() {
+                        None => self.successor()?,
+                        listed => listed,
+                    };
+                    let Some(path) = next else { return Ok(None) };
+                    self.begin(path)?;
+                }
             }
         }
     }
 
     /// A segment that was begun after the walk was.
-    fn successor(&self) -> Option<PathBuf> {
-        let (next, _) = self.next?;
-        let path = self.dir.join(format!("segment-{:020}.log", next.get()));
-        (path != self.current && path.exists()).then_some(path)
+    fn successor(&self) -> Result<Option<PathBuf>, ProvenanceError> {
+        let Some((next, _)) = self.next else { return Ok(None) };
+        let found = segment_files(&self.dir)?.into_iter().find(|(first, _)| *first == next);
+        // A segment that is still empty begins with the record that comes next, and is not its own successor.
+        Ok(found.map(|(_, path)| path).filter(|path| name(path) != name(&self.current)))
     }
 
     fn begin(&mut self, path: PathBuf) -> Result<(), ProvenanceError> {
-        let file = File::open(&path).map_err(ProvenanceError::io("open", &path))?;
+        // Between the listing and now it may have gone to the archive.
+        let path = segment_files(&self.dir)?
+            .into_iter()
+            .map(|(_, present)| present)
+            .find(|present| name(present) == name(&path))
+            .unwrap_or(path);
         self.current.clone_from(&path);
-        let mut reader = Reader { path, file: BufReader::new(file), offset: 0 };
+        let file = match SegmentFile::open(&path) {
+            Err(JournalError::Damaged { path: segment, what, .. }) => {
+                let record = self.next.map_or(Sequence::START.next(), |(next, _)| next);
+                let place = Place { segment, offset: 0 };
+                self.found.push_back(Step::Flaw(Flaw { place, record, what }));
+                self.next = Some((record, None));
+                return Ok(());
+            }
+            opened => opened?,
+        };
+        let mut reader = Reader { path, file, offset: 0 };
         let bytes = reader.take(HEADER_LEN).map_err(ProvenanceError::io("read", &reader.path))?;
         let place = Place { segment: reader.path.clone(), offset: 0 };
         let expected = self.next;
@@ -241,6 +253,11 @@ impl Chain {
             self.found.push_back(Step::Flaw(Flaw { place, record, what }));
         }
     }
+}
+
+/// What a segment is called, live or archived.
+fn name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.split('.').next()
 }
 
 /// What stands at one place in a segment.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    ProvenanceError,
+    ProvenanceError, RECEIVER,
     draft::Draft,
     shift::{self, ShiftEnd},
     signed::{self, HeadError},
@@ -245,6 +245,7 @@ impl Notary {
             }
             let sequence = self.journal.append(Record::HeadSigned(head)).await?;
             self.backlog.reported(sequence);
+            self.journal.advance(RECEIVER, statement.last_sequence.into()).await?;
             gathered.begin_next();
             info!(first = statement.first_sequence, last = statement.last_sequence, "head signed");
         }

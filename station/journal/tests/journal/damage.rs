@@ -3,8 +3,9 @@
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
+use factory_journal::log::Log;
 use factory_journal::segment::{Frame, HEADER_LEN, Header, Kind};
-use factory_journal::{JournalError, Sequence};
+use factory_journal::{Journal, JournalError, Options, Sequence};
 use proptest::prelude::*;
 
 use crate::support::{Event, append, delete_index, journal_of, numbers, open, segments};
@@ -73,6 +74,35 @@ async fn a_tail_of_zeros_is_cut() {
     OpenOptions::new().write(true).open(&path).unwrap().set_len(length + 5000).unwrap();
     assert_eq!(open(dir.path()).unwrap().last(), Sequence::from(3));
     assert_eq!(fs::metadata(&path).unwrap().len(), length);
+}
+
+/// The writer prepares space, and the power goes before it is used.
+#[tokio::test]
+async fn a_crash_in_prepared_space_loses_nothing_and_is_read_by_everybody() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_size: 4 << 20, reserve: 0, low_space: 0, ..Options::default() };
+    let journal = Journal::open(dir.path(), options.clone()).unwrap();
+    append(&journal, 1..=3).await;
+    let path = only_segment(dir.path());
+    let prepared = fs::read(&path).unwrap();
+    assert!(prepared.len() > 1 << 20, "space should be prepared");
+    assert_eq!(numbers(&journal, Sequence::START), [1, 2, 3]);
+    drop(journal);
+    let closed = fs::read(&path).unwrap();
+    assert_eq!(closed, prepared[..closed.len()], "closing should cut off what is prepared");
+
+    let mut torn = prepared.clone();
+    torn[closed.len() + 300..closed.len() + 320].fill(7);
+    for crashed in [&prepared, &torn] {
+        fs::write(&path, crashed).unwrap();
+        delete_index(dir.path());
+        let mut log = Log::open(dir.path()).unwrap();
+        assert_eq!(log.by_ref().map(Result::unwrap).count(), 3);
+        assert_eq!(log.torn(), if *crashed == torn { 320 } else { 0 });
+        let journal = Journal::open(dir.path(), options.clone()).unwrap();
+        append(&journal, [4]).await;
+        assert_eq!(numbers(&journal, Sequence::START), [1, 2, 3, 4]);
+    }
 }
 
 #[tokio::test]

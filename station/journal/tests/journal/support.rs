@@ -27,11 +27,13 @@ impl Record for Event {
     }
 }
 
-/// Small segments, so that there are several.
-pub const SMALL: Options = Options { segment_size: 2048 };
+/// Small segments, so that there are several; and no need of a large disk.
+pub fn small() -> Options {
+    Options { segment_size: 2048, reserve: 64 << 10, low_space: 0, ..Options::default() }
+}
 
 pub fn open(dir: &Path) -> Result<Journal<Event>, JournalError> {
-    Journal::open(dir, SMALL)
+    Journal::open(dir, small())
 }
 
 /// Appends events `numbers`, each on its own.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use factory_journal::Sequence;
 use factory_journal::segment::{Frame, Header, Kind};
 
-use crate::support::{Event, append, delete_index, journal_of, open};
+use crate::support::{Event, append, delete_index, journal_of, numbers, open, segments};
 
 /// Event `n` is committed at `seconds[n - 1]` after 1970.
 fn write(dir: &Path, seconds: &[u64]) {
@@ -59,4 +59,19 @@ async fn records_of_today_are_found_after_a_restart_and_a_rebuild() {
         drop(journal);
         delete_index(dir.path());
     }
+}
+
+#[tokio::test]
+async fn a_record_of_a_new_day_begins_a_segment_and_one_of_the_same_day_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), &[90, 100]);
+    let journal = open(dir.path()).unwrap();
+    append(&journal, [3]).await;
+    assert_eq!(segments(dir.path()).len(), 2);
+    append(&journal, [4]).await;
+    drop(journal);
+    append(&open(dir.path()).unwrap(), [5]).await;
+    // Should midnight have come just now, there is one segment more.
+    assert!((2..=3).contains(&segments(dir.path()).len()));
+    assert_eq!(numbers(&open(dir.path()).unwrap(), Sequence::START), [1, 2, 3, 4, 5]);
 }

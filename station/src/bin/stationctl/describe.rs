@@ -18,6 +18,9 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
         };
         println!("set aside, for the controller refused it: {what}: {}", refused.reason);
     }
+    if !answer.journal_trouble.is_empty() {
+        println!("no new unit is started: {}", answer.journal_trouble);
+    }
     if !answer.provenance_trouble.is_empty() {
         println!("no heads of the log are signed: {}", answer.provenance_trouble);
     }

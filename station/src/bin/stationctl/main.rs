@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 mod connect;
 mod describe;
+mod journal;
 mod order;
 mod provenance;
 mod unit;
@@ -36,6 +37,9 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Checks and tends a journal's files; needs no station.
+    #[command(subcommand)]
+    Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
     Watch,
     /// Checks what the log proves; needs no station, only its files.
@@ -55,6 +59,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Watch => watch::watch(&mut station().await?).await,
+        Verb::Journal(verb) => journal::run(verb),
         Verb::Provenance(provenance) => provenance.run(),
     }
 }
