@@ -53,6 +53,7 @@ pub async fn carry_out(line: &mut Line, case: &Case) -> anyhow::Result<Done> {
     let nests = if case.neighbour { &NESTS[..] } else { &NESTS[..1] };
     let mut jobs = Vec::new();
     for (at, nest) in (0..).zip(nests) {
+        line.wait_until_free(nest).await?;
         let serial = line.lay(nest, 2 * case.number + at + 1, case.keeps_storage)?;
         jobs.push(Job { nest, start: start(nest, &serial) });
     }
@@ -132,14 +133,16 @@ async fn see_to(
     job: &Job,
     accepted: Result<String, Status>,
 ) -> anyhow::Result<(Ending, String)> {
-    let again = line.start(job.start.clone()).await;
-    let run = match (accepted, again) {
+    let run = match (accepted, line.start(job.start.clone()).await) {
         (Ok(first), Ok(again)) => {
             ensure!(first == again, "the command was run {first} before, and is run {again} after");
             again
         }
         (Err(_), Ok(run)) => run,
-        (_, Err(refused)) => bail!("the command is refused when it is repeated: {}", refused.message()),
+        (Err(_), Err(_)) => line.start_when_free(job.start.clone()).await?,
+        (Ok(_), Err(refused)) => {
+            bail!("the command is refused when it is repeated: {}", refused.message())
+        }
     };
     let unit = line.wait_until_closed(&run).await?;
     let told = format!("{} {}: {}", unit.outcome().as_str_name(), unit.failing_step, unit.reason);
@@ -170,11 +173,7 @@ async fn see_to(
 }
 
 async fn make_again(line: &mut Line, job: &Job) -> anyhow::Result<Unit> {
-    let next = start(job.nest, &job.start.serial);
-    let run = line
-        .start(next)
-        .await
-        .map_err(|refused| anyhow::anyhow!("the unit cannot be started again: {}", refused.message()))?;
+    let run = line.start_when_free(start(job.nest, &job.start.serial)).await?;
     line.wait_until_closed(&run).await
 }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::Context as _;
 use factory_hil_tests::{
     judge::{Rule, Violation},
+    mes::temper::{Acknowledges, Temper},
     moment::log::Edge,
 };
 use factory_proto::station::{ListUnitsRequest, Outcome};
@@ -137,4 +138,26 @@ async fn make(line: &mut Line, number: u32) -> anyhow::Result<()> {
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     line.look(NESTS[0], &serial, true)?;
     line.take_out(NESTS[0], &serial)
+}
+
+/// The station is killed before it hears that the controller has a result, and so sends it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_ignores_the_key_has_a_result_twice_and_is_seen() -> anyhow::Result<()> {
+    for (ignores_keys, expected) in [(false, None), (true, Some(Rule::NothingDoubled))] {
+        let folder = tempfile::tempdir()?;
+        let mut line = Line::set_up(folder.path(), programs()).await?;
+        let silent = Acknowledges::Never;
+        line.controller.behave(Temper { ignores_keys, acknowledges: silent, ..Temper::default() });
+        make(&mut line, 1).await?;
+        line.kill(&[Victim::Station], NESTS[0])?;
+        line.bury(&[Victim::Station])?;
+        line.controller.behave(Temper { ignores_keys, ..Temper::default() });
+        line.start_station().await?;
+        make(&mut line, 2).await?;
+        let (rules, violations) = rules(&line)?;
+        assert!(line.controller.count().received > 2, "it was sent again");
+        assert_eq!(rules.contains(&Rule::NothingDoubled), expected.is_some(), "{violations:#?}");
+        assert_eq!(rules.is_empty(), expected.is_none(), "{violations:#?}");
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use factory_hil_tests::{
     judge,
     judge::{Evidence, Shown, Unit as Found, Violation, judge},
@@ -49,7 +49,7 @@ type ShownRuns = Arc<Mutex<Vec<(String, Shown)>>>;
 pub struct Line {
     pub rig: Rig,
     results: PathBuf,
-    controller: Controller,
+    pub controller: Controller,
     address: SocketAddr,
     serving: Option<JoinHandle<anyhow::Result<()>>>,
     station: Option<StationClient<Channel>>,
@@ -208,6 +208,38 @@ impl Line {
         let run = station.start_unit(start).await?.into_inner().run_id;
         self.accepted(&run, &serial);
         Ok(run)
+    }
+
+    /// The same, as an operator does it: a nest that is parked is waited for.
+    pub async fn start_when_free(&mut self, start: StartUnitRequest) -> anyhow::Result<String> {
+        loop {
+            self.wait_until_free(&start.nest).await?;
+            match self.start(start.clone()).await {
+                Ok(run) => return Ok(run),
+                // It was parked between the look and the command.
+                Err(refused) if refused.message().contains("is parked") => {}
+                Err(refused) => bail!("the unit is not started: {}", refused.message()),
+            }
+        }
+    }
+
+    /// Waits until a nest takes a unit: its instruments answer, and there is none in it.
+    pub async fn wait_until_free(&mut self, nest: &str) -> anyhow::Result<()> {
+        let mut events = self.station()?.watch_events(WatchEventsRequest {}).await?.into_inner();
+        let free = async {
+            loop {
+                let event = events.message().await?.context("the station ended the stream of events")?;
+                match event.event {
+                    Some(Event::NestState(state))
+                        if event.nest == nest && !state.busy && state.parked.is_empty() =>
+                    {
+                        return anyhow::Ok(());
+                    }
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, free).await.with_context(|| format!("nest {nest} takes no unit"))?
     }
 
     pub fn accepted(&mut self, run: &str, serial: &str) {

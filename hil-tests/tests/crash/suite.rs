@@ -153,8 +153,12 @@ impl Work {
             }
         }
         for violation in line.judge(None)? {
-            let told = format!("at the end of {}: {violation}", folder.display());
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).wrong.push(told);
+            let sentence = violation.to_string();
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            // Most were seen when it happened.
+            if !told.wrong.iter().any(|known| known.contains(&sentence)) {
+                told.wrong.push(format!("at the end of {}: {sentence}", folder.display()));
+            }
         }
         Ok(())
     }
