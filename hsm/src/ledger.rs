@@ -1,7 +1,7 @@
 //! The signer's memory: what was asked, issued, superseded and signed, durable before it has an effect.
 //!
-//! Decisions are taken in memory, under a lock that is never held over a write: who decides first counts first, and the
-//! writes of many requests share their syncs. Until its record is durable a decision has no effect outside.
+//! What is decided about a request is durable before the next one is decided, since that may build on it; and nothing is
+//! believed in memory that is not on the disk. Certificates are kept side by side, and share their syncs.
 
 use std::{
     path::Path,
@@ -24,6 +24,8 @@ use record::{Asked, HeadSigned, Issued, Record};
 pub struct Ledger {
     journal: Journal<Record>,
     accounts: Mutex<Accounts>,
+    /// Held from a decision until it is durable.
+    deciding: tokio::sync::Mutex<()>,
 }
 
 impl Ledger {
@@ -38,29 +40,24 @@ impl Ledger {
             let entry = entry?;
             accounts.learn(entry.sequence, &entry.record);
         }
-        Ok(Self { journal, accounts: Mutex::new(accounts) })
+        Ok(Self { journal, accounts: Mutex::new(accounts), deciding: tokio::sync::Mutex::default() })
     }
 
-    /// Counts a request: decided, and durable, before anything is signed for it.
+    /// Counts a request: decided, and durable, before anything is signed for it. Must not be dropped before it ends.
     ///
     /// # Errors
     /// It is refused; or the ledger takes nothing more.
     pub async fn count(&self, asked: Asked) -> Result<Result<Decision, Refusal>, JournalError> {
-        let decision = {
-            let mut accounts = self.lock();
-            let decision = accounts.decide(&asked);
-            if decision == Ok(Decision::New) {
-                accounts.ask(&asked);
-            }
-            decision
-        };
+        let _alone = self.deciding.lock().await;
+        let decision = self.lock().decide(&asked);
         if decision == Ok(Decision::New) {
-            self.journal.append(Record::Asked(asked)).await?;
+            self.journal.append(Record::Asked(asked.clone())).await?;
+            self.lock().ask(&asked);
         }
         Ok(decision)
     }
 
-    /// Keeps a certificate. Says whether it may be answered: not when it was superseded while it was signed.
+    /// Keeps a certificate; must not be dropped before it ends. Says whether it may be answered: not when it was superseded while it was signed.
     ///
     /// # Errors
     /// The ledger takes nothing more: the certificate must be forgotten.

@@ -100,11 +100,14 @@ impl Signer for SignerService {
         let request = Request::try_from(call.into_inner())?;
         let (order, issuance, endpoint) = (request.order.clone(), request.issuance, request.endpoint.clone());
 
-        let certificate =
-            self.registrar.issue(request, OffsetDateTime::now_utc()).await.map_err(|error| {
-                error!(%order, %issuance, %endpoint, error = &error as &dyn std::error::Error, "not issued");
-                status_of(&error)
-            })?;
+        // A caller that hangs up must not break off what the ledger is told.
+        let registrar = self.registrar.clone();
+        let issuing = tokio::spawn(async move { registrar.issue(request, OffsetDateTime::now_utc()).await });
+        let issued = issuing.await.map_err(RegistrarError::from).flatten();
+        let certificate = issued.map_err(|error| {
+            error!(%order, %issuance, %endpoint, error = &error as &dyn std::error::Error, "not issued");
+            status_of(&error)
+        })?;
         let (repeated, fingerprint) =
             (certificate.repeated, HEXLOWER.encode(&Sha256::digest(&certificate.der)));
         info!(%order, %issuance, %endpoint, fingerprint, repeated, elapsed = ?begun.elapsed(), "issued");
@@ -141,7 +144,9 @@ impl Signer for SignerService {
     ) -> Result<Response<SignHeadResponse>, Status> {
         let statement = statement(call.into_inner())?;
         let (station, last) = (statement.station.clone(), statement.last_sequence);
-        let signed = self.registrar.sign_head(statement).await.map_err(|error| {
+        let registrar = self.registrar.clone();
+        let signing = tokio::spawn(async move { registrar.sign_head(statement).await });
+        let signed = signing.await.map_err(RegistrarError::from).flatten().map_err(|error| {
             error!(station, last, error = &error as &dyn std::error::Error, "head not signed");
             status_of(&error)
         })?;
@@ -249,7 +254,9 @@ fn status_of(error: &RegistrarError) -> Status {
         RegistrarError::Issue(IssueError::CaEndsTooSoon(_)) => {
             (Code::FailedPrecondition, "the CA ends too soon to issue device certificates")
         }
-        RegistrarError::Ledger(_) => (Code::Internal, "the ledger failed; the signer's log says what to do"),
+        RegistrarError::Ledger(_) => {
+            (Code::Unavailable, "the ledger takes nothing at present; the signer's log says what to do")
+        }
         RegistrarError::Panicked(_) => (Code::Internal, "the signer failed; its log says why"),
         RegistrarError::Issue(_) => {
             (Code::Internal, "no good certificate could be made; the signer's log says why")
