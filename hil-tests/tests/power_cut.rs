@@ -4,6 +4,9 @@
 //! By hand: `POWER_CUT_ROUNDS=50 cargo test -p factory-hil-tests --test power_cut -- --nocapture`, with
 //! `POWER_CUT_SEED` for the cuts of an earlier run.
 
+#[path = "power_cut/ledger.rs"]
+mod ledger;
+
 use std::{
     env,
     io::{BufRead, BufReader, Write, stdout},
@@ -121,7 +124,10 @@ fn count_lost(dir: &Path, acknowledged: &[Acknowledgement]) -> anyhow::Result<u6
     Ok(acknowledged.iter().filter(is_lost).count() as u64)
 }
 
+/// So many rounds, or as many as somebody asks for by hand.
 fn plan(rounds: u32) -> Plan {
+    let asked = env::var("POWER_CUT_ROUNDS").map(|rounds| rounds.parse().expect("a number of rounds"));
+    let rounds = asked.unwrap_or(rounds);
     let given = env::var("POWER_CUT_SEED").ok().and_then(|seed| seed.parse().ok());
     let drawn = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| u64::from(since.subsec_nanos()));
     let seed = given.unwrap_or(drawn);
@@ -146,8 +152,6 @@ fn what_a_journal_acknowledged_survives_power_cuts() {
     if !is_possible() {
         return;
     }
-    let rounds =
-        env::var("POWER_CUT_ROUNDS").map_or(10, |rounds| rounds.parse().expect("a number of rounds"));
     let dir = tempfile::tempdir().unwrap();
     let start = |disk: &Path| start("what_a_journal_acknowledged_survives_power_cuts", &[], disk);
     let check = |disk: &Path, acknowledged: &[Acknowledgement]| {
@@ -158,7 +162,9 @@ fn what_a_journal_acknowledged_survives_power_cuts() {
         }
         Ok(lost)
     };
-    let Outcome { acknowledged, lost } = cut_power(dir.path(), &plan(rounds), start, check).unwrap();
+    let plan = plan(10);
+    let Outcome { acknowledged, lost } = cut_power(dir.path(), &plan, start, check).unwrap();
+    let rounds = plan.rounds;
     println!("{rounds} power cuts, {acknowledged} records acknowledged, {lost} lost");
     assert_eq!(lost, 0);
     assert!(acknowledged >= u64::from(rounds));
@@ -180,7 +186,7 @@ fn a_journal_whose_syncs_are_left_out_loses_what_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let test = "a_journal_whose_syncs_are_left_out_loses_what_it_acknowledged";
     let start = |disk: &Path| start(test, &strace, disk);
-    let plan = Plan { acknowledgements: 200..=400, ..plan(1) };
+    let plan = Plan { rounds: 1, acknowledgements: 200..=400, ..plan(1) };
     let Outcome { acknowledged, lost } = cut_power(dir.path(), &plan, start, count_lost).unwrap();
     println!("{acknowledged} records acknowledged without a sync, {lost} lost");
     assert!(lost > 0, "a power cut that loses nothing without syncs proves nothing with them");

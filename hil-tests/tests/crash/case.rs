@@ -1,6 +1,10 @@
 //! One case from the board that is laid into the nest to the verdict: what the operator and the MES do around a kill.
 
-use std::time::{Duration, Instant};
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail, ensure};
 use factory_hil_tests::judge::Violation;
@@ -26,6 +30,18 @@ pub enum Ending {
     /// The unit was set aside.
     Quarantined,
 }
+
+/// The run went on without the moment at which somebody was to be killed: nothing was tested, and nothing is wrong.
+#[derive(Debug)]
+pub struct NeverCame;
+
+impl fmt::Display for NeverCame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the moment never came")
+    }
+}
+
+impl Error for NeverCame {}
 
 /// What came of a case.
 #[derive(Debug)]
@@ -61,7 +77,7 @@ pub async fn carry_out(line: &mut Line, case: &Case) -> anyhow::Result<Done> {
     let held = line.arm(NESTS[0], case.moment)?;
     let starting: Vec<_> =
         jobs.iter().map(|job| tokio::spawn(try_start(line.station().cloned(), job.start.clone()))).collect();
-    let held = timeout(PATIENCE, held).await.context("the moment never came")?.context("it is told")?;
+    let held = timeout(PATIENCE, held).await.map_err(|_| NeverCame)?.context("it is told")?;
     let mut held = Some(held);
     if let Some(late) = case.late {
         held = None;
