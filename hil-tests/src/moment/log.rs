@@ -170,8 +170,12 @@ impl Tracer {
     fn look_at(&mut self, stop: Stop) {
         match stop {
             Stop::Entry { call, file, buffer, length } if is_write(call) && self.is_segment(file) => {
-                self.kinds = self.kinds_in(buffer, length);
-                self.pass(Edge::BeforeWrite);
+                let kinds = self.kinds_in(buffer, length);
+                // Zeros that are written ahead are no batch, and come behind one that is not synced yet.
+                if !kinds.is_empty() {
+                    self.kinds = kinds;
+                    self.pass(Edge::BeforeWrite);
+                }
             }
             Stop::Entry { call: libc::SYS_fdatasync, .. } => {
                 self.syncs = true;
@@ -215,8 +219,8 @@ impl Tracer {
 fn codes(mut batch: &[u8]) -> impl Iterator<Item = u8> {
     std::iter::from_fn(move || {
         let kind = *batch.get(KIND_AT)?;
-        let length = u32::from_le_bytes(*batch.first_chunk()?);
-        batch = batch.get(8 + usize::try_from(length).ok()?..).unwrap_or_default();
+        let length = usize::try_from(u32::from_le_bytes(*batch.first_chunk()?)).ok()?;
+        batch = batch.get(8 + length..).filter(|_| length > 0).unwrap_or_default();
         Some(kind)
     })
 }
