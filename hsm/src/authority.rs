@@ -51,7 +51,7 @@ pub enum AuthorityError {
     NotOne(PathBuf),
     /// A certificate of something else.
     #[error(
-        "CA certificate {} is not usable ({fault}): set `ca-certificate` to the device-identity CA's",
+        "CA certificate {} is not usable ({fault}): set `certificate` of the [[authority]] to the CA's",
         path.display()
     )]
     Unsuitable {
@@ -62,7 +62,7 @@ pub enum AuthorityError {
     },
     /// Another CA's, or another token's.
     #[error(
-        "the key in the token does not belong to the CA certificate: correct `ca-key-label` or `ca-certificate`"
+        "the key in the token does not belong to the CA certificate: correct `key-label` or `certificate` of the [[authority]]"
     )]
     OtherKey,
     /// Too old to issue what the platform takes.

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::{
     authority::{Authority, AuthorityError},
-    config::Config,
+    config::{Config, RoleKey},
     credential::Pin,
     profile::{self, Name, Subject, Validity},
     token::{
@@ -42,7 +42,7 @@ pub struct Plan {
 #[derive(Debug, thiserror::Error)]
 pub enum CeremonyError {
     /// A CA that devices may trust already, and nothing else is missing.
-    #[error("CA certificate {} exists already: nothing was changed, choose another `ca-certificate`", .0.display())]
+    #[error("certificate {} exists already: nothing was changed, add an [[authority]] to make another CA", .0.display())]
     CertificateExists(PathBuf),
     /// The certificate has no place to go.
     #[error("certificate {} cannot be written: its folder must exist and be writable", path.display())]
@@ -88,10 +88,11 @@ struct Made {
 }
 
 /// What a key is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    DeviceIdentity,
-    Provenance,
+#[derive(Debug, Clone, Copy)]
+enum Role<'a> {
+    DeviceIdentity(&'a RoleKey),
+    Provenance(&'a RoleKey),
+    Firmware(&'a RoleKey),
 }
 
 /// Makes what `config` names as `plan` says: of each role what is not there yet.
@@ -102,83 +103,75 @@ pub fn initialise(
     so_pin: Option<&Pin>,
     now: OffsetDateTime,
 ) -> Result<Transcript, CeremonyError> {
-    let roles = [Role::DeviceIdentity, Role::Provenance];
-    let missing: Vec<Role> =
-        roles.into_iter().filter(|role| fs::symlink_metadata(role.certificate(config)).is_err()).collect();
+    let roles = (config.authorities.iter().map(|authority| Role::DeviceIdentity(&authority.role)))
+        .chain([Role::Provenance(&config.provenance)])
+        .chain(config.firmware.as_ref().map(Role::Firmware));
+    let missing: Vec<Role<'_>> =
+        roles.filter(|role| fs::symlink_metadata(&role.key().certificate).is_err()).collect();
     if missing.is_empty() {
-        return Err(CeremonyError::CertificateExists(config.ca_certificate.clone()));
+        return Err(CeremonyError::CertificateExists(config.authorities[0].role.certificate.clone()));
     }
     let module = Module::load(&config.module)?;
     let token = commission::prepare(&module, &config.token_label, user_pin, so_pin)?;
     let mut made = Vec::new();
     for role in missing {
-        let key = NewKey::generate(&module, &token, user_pin, role.key_label(config))?;
-        made.push(role.make(key, config, plan, now)?);
+        let key = NewKey::generate(&module, &token, user_pin, &role.key().key_label)?;
+        made.push(role.make(key, plan, now)?);
     }
     let module_name = module.to_string();
     module.finalize()?;
     Ok(Transcript { module: module_name, token, made })
 }
 
-impl Role {
+impl<'a> Role<'a> {
     fn name(self) -> &'static str {
         match self {
-            Self::DeviceIdentity => "device identity",
-            Self::Provenance => "provenance",
+            Self::DeviceIdentity(_) => "device identity",
+            Self::Provenance(_) => "provenance",
+            Self::Firmware(_) => "firmware integrity",
         }
     }
 
-    fn key_label(self, config: &Config) -> &str {
+    fn key(self) -> &'a RoleKey {
         match self {
-            Self::DeviceIdentity => &config.ca_key_label,
-            Self::Provenance => &config.provenance_key_label,
-        }
-    }
-
-    fn certificate(self, config: &Config) -> &Path {
-        match self {
-            Self::DeviceIdentity => &config.ca_certificate,
-            Self::Provenance => &config.provenance_certificate,
+            Self::DeviceIdentity(key) | Self::Provenance(key) | Self::Firmware(key) => key,
         }
     }
 
     fn common_name(self, plan: &Plan) -> Name {
         match self {
-            Self::DeviceIdentity => plan.common_name.clone(),
-            Self::Provenance => "Station Provenance".parse().expect("it is a name"),
+            Self::DeviceIdentity(_) => plan.common_name.clone(),
+            Self::Provenance(_) => "Station Provenance".parse().expect("it is a name"),
+            Self::Firmware(_) => "Firmware Integrity".parse().expect("it is a name"),
         }
     }
 
     /// Certifies the key by itself, and leaves both when all is well.
-    fn make(
-        self,
-        key: NewKey,
-        config: &Config,
-        plan: &Plan,
-        now: OffsetDateTime,
-    ) -> Result<Made, CeremonyError> {
+    fn make(self, key: NewKey, plan: &Plan, now: OffsetDateTime) -> Result<Made, CeremonyError> {
         let (serial, common_name) = (profile::random_serial(), self.common_name(plan));
         let validity = Validity::of_authority(now, plan.lifetime);
         let params = match self {
-            Self::DeviceIdentity => profile::authority(&common_name, &plan.subject, validity, serial),
-            Self::Provenance => profile::provenance(&common_name, &plan.subject, validity, serial),
+            Self::DeviceIdentity(_) => profile::authority(&common_name, &plan.subject, validity, serial),
+            Self::Provenance(_) | Self::Firmware(_) => {
+                profile::signature(&common_name, &plan.subject, validity, serial)
+            }
         };
         let certificate =
             RemoteKey::new(&key, key.point()).certify(|own_key| params.self_signed(&own_key))?;
-        if self == Self::DeviceIdentity {
+        if let Self::DeviceIdentity(_) = self {
             let authority = Authority::new(certificate.der().clone()).map_err(CeremonyError::Unusable)?;
             authority.check_key(&key)?;
         }
-        write_new(self.certificate(config), &certificate.pem())?;
+        write_new(&self.key().certificate, &certificate.pem())?;
         let made = Made {
             role: self.name(),
-            key_label: self.key_label(config).to_owned(),
+            key_label: self.key().key_label.clone(),
             attributes: key.attributes().clone(),
             common_name,
             serial,
             validity,
             fingerprint: Sha256::digest(certificate.der()).into(),
-            certificate: self.certificate(config).to_owned(),
+            certificate: self.key().certificate.clone(),
         };
         key.keep();
         Ok(made)

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use factory_proto::ids::AuthorityName;
 use factory_settings::{SettingsError, Table, Value, duration, integer, list, path, table, text};
 use humantime::format_duration;
 
@@ -34,16 +35,14 @@ pub struct Config {
     pub pin_credential: PathBuf,
     /// Where the security officer's PIN is; only needed by `init` on a fresh token.
     pub so_pin_credential: Option<PathBuf>,
-    /// The label of the CA's key pair in the token.
-    pub ca_key_label: String,
-    /// The CA's certificate, PEM; written by `init`.
-    pub ca_certificate: PathBuf,
+    /// The CAs for device identities; at least one.
+    pub authorities: Vec<AuthorityKey>,
+    /// Signs what a station's log was.
+    pub provenance: RoleKey,
+    /// Signs firmware images and recipes.
+    pub firmware: Option<RoleKey>,
     /// Where the ledger lies.
     pub ledger: PathBuf,
-    /// The label of the provenance key pair in the token.
-    pub provenance_key_label: String,
-    /// The provenance key's certificate, PEM; written by `init`.
-    pub provenance_certificate: PathBuf,
     /// How long a device certificate is valid; [`MINIMUM_LIFETIME`] to 100 years.
     pub certificate_lifetime: Duration,
     /// Sessions with the token, each with a thread that owns it.
@@ -54,6 +53,24 @@ pub struct Config {
     pub allowed_uids: Option<Vec<u32>>,
     /// What a certificate's subject holds besides the CN.
     pub subject: Subject,
+}
+
+/// One of the CAs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorityKey {
+    /// What work orders and profiles call it.
+    pub name: AuthorityName,
+    /// Its key and certificate.
+    pub role: RoleKey,
+}
+
+/// A key pair in the token, and its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleKey {
+    /// The label of both halves in the token.
+    pub key_label: String,
+    /// The certificate, PEM.
+    pub certificate: PathBuf,
 }
 
 impl Config {
@@ -68,11 +85,14 @@ impl Config {
         let token_label = file.required("token-label", token_label);
         let pin_credential = file.required("pin-credential", credential);
         let so_pin_credential = file.optional("so-pin-credential", credential);
-        let ca_key_label = file.required("ca-key-label", key_label);
-        let ca_certificate = file.required("ca-certificate", path);
+        let authorities = file.required("authority", list(table(authority)));
+        let provenance = file.required("provenance", table(role));
+        let firmware = file.optional("firmware", table(role));
+        if let (Some(authorities), Some(provenance), Some(firmware)) = (&authorities, &provenance, &firmware)
+        {
+            complain_of_shared_keys(file, authorities, provenance, firmware.as_ref());
+        }
         let ledger = file.required("ledger", path);
-        let provenance_key_label = file.or("provenance-key-label", "provenance".to_owned(), key_label);
-        let provenance_certificate = file.required("provenance-certificate", path);
         let certificate_lifetime =
             file.or("certificate-lifetime", 20 * YEAR, within(MINIMUM_LIFETIME..=100 * YEAR));
         let sessions = file.or("sessions", DEFAULT_SESSIONS, sessions);
@@ -89,17 +109,60 @@ impl Config {
             token_label: token_label?,
             pin_credential: pin_credential?,
             so_pin_credential: so_pin_credential?,
-            ca_key_label: ca_key_label?,
-            ca_certificate: ca_certificate?,
+            authorities: authorities?,
+            provenance: provenance?,
+            firmware: firmware?,
             ledger: ledger?,
-            provenance_key_label: provenance_key_label?,
-            provenance_certificate: provenance_certificate?,
             certificate_lifetime: certificate_lifetime?,
             sessions: sessions?,
             sign_deadline: sign_deadline?,
             allowed_uids: allowed_uids?,
             subject: subject?,
         })
+    }
+}
+
+fn authority(file: &mut Table<'_>) -> Option<AuthorityKey> {
+    let name = file.required("name", text);
+    let role = role(file);
+    Some(AuthorityKey { name: name?, role: role? })
+}
+
+fn role(file: &mut Table<'_>) -> Option<RoleKey> {
+    let key_label = file.required("key-label", key_label);
+    let certificate = file.required("certificate", path);
+    Some(RoleKey { key_label: key_label?, certificate: certificate? })
+}
+
+/// A key that did two things could be made to sign one as the other.
+fn complain_of_shared_keys(
+    file: &Table<'_>,
+    authorities: &[AuthorityKey],
+    provenance: &RoleKey,
+    firmware: Option<&RoleKey>,
+) {
+    if authorities.is_empty() {
+        file.complain("authority", "must hold at least one CA");
+    }
+    let all = authorities.iter().map(|authority| ("authority", &authority.role));
+    let all = all.chain([("provenance", provenance)]).chain(firmware.map(|role| ("firmware", role)));
+    let mut seen: Vec<&RoleKey> = Vec::new();
+    for (key, role) in all {
+        if seen.iter().any(|other| other.key_label == role.key_label) {
+            file.complain(
+                key,
+                format!("uses key-label {:?} once more: each key has one role", role.key_label),
+            );
+        }
+        if seen.iter().any(|other| other.certificate == role.certificate) {
+            file.complain(key, format!("uses {} once more", role.certificate.display()));
+        }
+        seen.push(role);
+    }
+    let mut names: Vec<_> = authorities.iter().map(|authority| &authority.name).collect();
+    names.sort();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        file.complain("authority", format!("holds two CAs called {}", twice[0]));
     }
 }
 
@@ -161,10 +224,9 @@ mod tests {
 module = "/usr/lib/softhsm/libsofthsm2.so"
 token-label = "factory"
 pin-credential = "user-pin"
-ca-key-label = "device-identity-ca"
-ca-certificate = "ca.pem"
 ledger = "ledger"
-provenance-certificate = "provenance.pem"
+provenance = { key-label = "provenance", certificate = "provenance.pem" }
+authority = [{ name = "devices", key-label = "device-identity-ca", certificate = "ca.pem" }]
 "#;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -210,7 +272,7 @@ provenance-certificate = "provenance.pem"
     #[test]
     fn a_path_starts_from_the_folder_of_the_file_and_a_credential_does_not() {
         let config = parse(&format!("{GOOD}so-pin-credential = \"/root/so-pin\"\n")).unwrap();
-        assert_eq!(config.ca_certificate, Path::new("/etc/ca.pem"));
+        assert_eq!(config.authorities[0].role.certificate, Path::new("/etc/ca.pem"));
         assert_eq!(config.pin_credential, Path::new("user-pin"));
         assert_eq!(config.so_pin_credential.as_deref(), Some(Path::new("/root/so-pin")));
     }
@@ -221,6 +283,24 @@ provenance-certificate = "provenance.pem"
             let text = GOOD.replace("\"user-pin\"", &format!("{bad:?}"));
             check(&text, &["4: key `pin-credential`: must be a credential's name or an absolute path"]);
         }
+    }
+
+    #[test]
+    fn a_key_has_one_role() {
+        let text = GOOD.replace("\"provenance\"", "\"device-identity-ca\"");
+        check(&text, &["6: key `provenance`: uses key-label \"device-identity-ca\" once more"]);
+        let text = GOOD.replace(
+            "authority = [",
+            "authority = [{ name = \"devices\", key-label = \"x\", certificate = \"x.pem\" }, ",
+        );
+        check(&text, &["7: key `authority`: holds two CAs called devices"]);
+        check(
+            &GOOD.replace(
+                "{ name = \"devices\", key-label = \"device-identity-ca\", certificate = \"ca.pem\" }",
+                "",
+            ),
+            &["7: key `authority`: must hold at least one CA"],
+        );
     }
 
     #[test]
@@ -240,13 +320,13 @@ provenance-certificate = "provenance.pem"
             ),
             &[
                 "3: key `token-label`: is 33 bytes long, 1 to 32 are allowed",
-                "5: key `ca-key-label`: must not be empty",
-                "9: key `certificate-lifetime`: must be 10years to 100years",
-                "10: key `sessions`: must be 1 to 64",
-                "11: key `sign-deadline`: must be a duration such as \"5s\"",
-                "13: key `allowed-uids[1]`: -1 does not fit",
-                "15: key `subject.country`: must be two capital letters",
-                "16: key `subject.organization`: must be 1 to 64 printable characters",
+                "7: key `authority[1].key-label`: must not be empty",
+                "8: key `certificate-lifetime`: must be 10years to 100years",
+                "9: key `sessions`: must be 1 to 64",
+                "10: key `sign-deadline`: must be a duration such as \"5s\"",
+                "12: key `allowed-uids[1]`: -1 does not fit",
+                "14: key `subject.country`: must be two capital letters",
+                "15: key `subject.organization`: must be 1 to 64 printable characters",
             ],
         );
     }

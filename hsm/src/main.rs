@@ -129,15 +129,16 @@ fn init(options: Init) -> Result<()> {
 fn serve(config: &Path) -> Result<()> {
     let config = Config::read(config)?;
     let pin = read_pin(&config.pin_credential)?;
-    let authority = Authority::read(&config.ca_certificate)?;
+    let ca = &config.authorities[0].role;
+    let authority = Authority::read(&ca.certificate)?;
     let login = Arc::new(Login::new(Module::load(&config.module)?, &config.token_label, pin));
     let pool = |key: &str, sessions| {
         SigningPool::open(Access::new(login.clone(), key), sessions, config.sign_deadline)
     };
-    let issuing = pool(&config.ca_key_label, config.sessions)?;
+    let issuing = pool(&ca.key_label, config.sessions)?;
     let provenance = Provenance::open(
-        &config.provenance_certificate,
-        pool(&config.provenance_key_label, NonZeroUsize::MIN)?,
+        &config.provenance.certificate,
+        pool(&config.provenance.key_label, NonZeroUsize::MIN)?,
     )?;
     let now = OffsetDateTime::now_utc();
     let issuer = Issuer::new(authority, issuing, config.subject, config.certificate_lifetime, now)?;

@@ -135,8 +135,8 @@ pub fn authority(
     params
 }
 
-/// The key that signs statements about a station's log.
-pub fn provenance(
+/// A key that signs data: statements about a station's log, firmware images.
+pub fn signature(
     common_name: &Name,
     subject: &Subject,
     validity: Validity,

@@ -46,7 +46,7 @@ pub enum ProvenanceError {
     /// Another key's.
     #[error(
         "the key in the token does not belong to the provenance certificate: \
-         correct `provenance-key-label` or `provenance-certificate`"
+         correct [provenance] in the configuration"
     )]
     OtherKey,
     /// The token did not sign.

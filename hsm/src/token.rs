@@ -73,7 +73,7 @@ pub enum TokenError {
     PinLocked(String),
     /// No key pair has the label.
     #[error(
-        "token {token:?} holds no private key {key:?}: correct `ca-key-label`, \
+        "token {token:?} holds no private key {key:?}: correct its `key-label`, \
          or make the key with `factory-signerd init`"
     )]
     NoKey {
@@ -94,7 +94,7 @@ pub enum TokenError {
     },
     /// A second key pair with the same label would make both useless.
     #[error(
-        "token {token:?} holds objects labelled {key:?} already: nothing was changed, choose another `ca-key-label`"
+        "token {token:?} holds objects labelled {key:?} already: nothing was changed, choose another `key-label`"
     )]
     KeyExists {
         /// The token.

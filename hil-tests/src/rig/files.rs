@@ -30,15 +30,21 @@ module = "{SOFTHSM}"
 token-label = "demo line"
 pin-credential = "{folder}/pin"
 so-pin-credential = "{folder}/so-pin"
-ca-key-label = "device-identity"
-ca-certificate = "{folder}/device-ca.pem"
 ledger = "{folder}/ledger"
-provenance-certificate = "{folder}/provenance.pem"
 certificate-lifetime = "20y"
 
 [subject]
 organization = "Demo Devices"
 country = "GB"
+
+[[authority]]
+name = "devices"
+key-label = "device-identity"
+certificate = "{folder}/device-ca.pem"
+
+[provenance]
+key-label = "provenance"
+certificate = "{folder}/provenance.pem"
 "#
             ),
         )?;

@@ -34,7 +34,7 @@ fn whatever_is_missing_is_said_in_one_sentence_with_what_to_do() {
     );
     check(
         |rig| rig.configure("\"device-identity-ca\"", "\"other\""),
-        "token \"factory\" holds no private key \"other\": correct `ca-key-label`, or make the key with `factory-signerd init`",
+        "token \"factory\" holds no private key \"other\": correct its `key-label`, or make the key with `factory-signerd init`",
     );
     check(
         |rig| fs::remove_file(rig.path("ca.pem")).unwrap(),
@@ -71,7 +71,7 @@ fn the_certificate_of_another_ca_is_refused() {
     let other = Rig::commissioned();
     check(
         |rig| _ = fs::copy(other.path("ca.pem"), rig.path("ca.pem")).unwrap(),
-        "the key in the token does not belong to the CA certificate: correct `ca-key-label` or `ca-certificate`",
+        "the key in the token does not belong to the CA certificate: correct `key-label` or `certificate` of the [[authority]]",
     );
 }
 

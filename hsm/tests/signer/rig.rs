@@ -49,14 +49,20 @@ module = "{SOFTHSM}"
 token-label = "factory"
 pin-credential = "{folder}/user-pin"
 so-pin-credential = "{folder}/so-pin"
-ca-key-label = "device-identity-ca"
-ca-certificate = "{folder}/ca.pem"
 ledger = "{folder}/ledger"
-provenance-certificate = "{folder}/provenance.pem"
 
 [subject]
 organization = "Example Devices"
 country = "DE"
+
+[[authority]]
+name = "devices"
+key-label = "device-identity-ca"
+certificate = "{folder}/ca.pem"
+
+[provenance]
+key-label = "provenance"
+certificate = "{folder}/provenance.pem"
 "#
             ),
         )
