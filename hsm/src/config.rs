@@ -49,6 +49,10 @@ pub struct Config {
     pub sessions: NonZeroUsize,
     /// How long one signature may take, waiting in the queue included.
     pub sign_deadline: Duration,
+    /// How long a call may hang inside the module before the process ends; not less than [`Config::sign_deadline`].
+    pub hang_limit: Duration,
+    /// How long the token may be idle before it is seen whether it still signs.
+    pub look_every: Duration,
     /// Who may ask, by user id; `None`: the signer's own user and root.
     pub allowed_uids: Option<Vec<u32>>,
     /// What a certificate's subject holds besides the CN.
@@ -101,6 +105,21 @@ impl Config {
             Duration::from_secs(10),
             within(Duration::from_millis(1)..=Duration::from_secs(600)),
         );
+        let hang_limit = file.or(
+            "hang-limit",
+            Duration::from_secs(60),
+            within(Duration::from_millis(1)..=Duration::from_secs(3600)),
+        );
+        if let (Some(hang_limit), Some(sign_deadline)) = (hang_limit, sign_deadline)
+            && hang_limit < sign_deadline
+        {
+            file.complain("hang-limit", "must not be less than `sign-deadline`");
+        }
+        let look_every = file.or(
+            "look-every",
+            Duration::from_secs(30),
+            within(Duration::from_millis(100)..=Duration::from_secs(3600)),
+        );
         let allowed_uids = file.optional("allowed-uids", list(integer));
         let subject = file.or("subject", Subject::default(), table(subject));
         Some(Self {
@@ -116,6 +135,8 @@ impl Config {
             certificate_lifetime: certificate_lifetime?,
             sessions: sessions?,
             sign_deadline: sign_deadline?,
+            hang_limit: hang_limit?,
+            look_every: look_every?,
             allowed_uids: allowed_uids?,
             subject: subject?,
         })

@@ -8,8 +8,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use factory_journal::{Journal, JournalError, Options, Sequence};
+use factory_journal::{Journal, JournalError, Options, Room, Sequence};
 use factory_proto::head::HeadStatement;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 mod accounts;
@@ -100,6 +101,11 @@ impl Ledger {
         self.journal.append(Record::HeadSigned(signed.clone())).await?;
         self.lock().head_signed(statement, signed);
         Ok(())
+    }
+
+    /// Whether there is room for new issuances.
+    pub fn room(&self) -> watch::Receiver<Room> {
+        self.journal.room()
     }
 
     // No step under this lock can fail half-way.

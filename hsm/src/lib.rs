@@ -3,6 +3,7 @@
 //! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request's way:
 //! [`service`] (gRPC, and [`csr`] at the door) → [`registrar`] → [`ledger`], and [`issuer`] ([`profile`], [`authority`])
 //! or [`provenance`] → [`token`].
+//! [`vigil`] watches token and ledger meanwhile, and tells [`health`].
 //! [`ceremony`] makes the token and the CA before that, once.
 
 pub mod authority;
@@ -10,6 +11,7 @@ pub mod ceremony;
 pub mod config;
 pub mod credential;
 pub mod csr;
+pub mod health;
 pub mod issuer;
 pub mod ledger;
 pub mod peer;
@@ -19,3 +21,4 @@ pub mod registrar;
 pub mod service;
 pub mod socket;
 pub mod token;
+pub mod vigil;

@@ -17,6 +17,7 @@ use factory_hsm::{
     ceremony::{self, Plan},
     config::Config,
     credential::{CredentialError, Pin},
+    health::Health,
     issuer::Issuer,
     ledger::{Ledger, report},
     peer::AllowedPeers,
@@ -30,11 +31,13 @@ use factory_hsm::{
         pool::SigningPool,
         session::{Access, Login},
     },
+    vigil::{Fatal, Vigil},
 };
+use factory_journal::JournalError;
 use factory_settings::SettingsError;
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
 /// EX_CONFIG of sysexits.h: starting again does not help, and with a wrong PIN it locks the token.
@@ -131,7 +134,8 @@ fn serve(config: &Path) -> Result<()> {
     let pin = read_pin(&config.pin_credential)?;
     let ca = &config.authorities[0].role;
     let authority = Authority::read(&ca.certificate)?;
-    let login = Arc::new(Login::new(Module::load(&config.module)?, &config.token_label, pin));
+    let login = Login::new(Module::load(&config.module)?, &config.token_label, pin);
+    let login = Arc::new(login.looked_at_every(config.look_every));
     let pool = |key: &str, sessions| {
         SigningPool::open(Access::new(login.clone(), key), sessions, config.sign_deadline)
     };
@@ -142,11 +146,18 @@ fn serve(config: &Path) -> Result<()> {
     )?;
     let now = OffsetDateTime::now_utc();
     let issuer = Issuer::new(authority, issuing, config.subject, config.certificate_lifetime, now)?;
-    tokio::runtime::Runtime::new().context("the runtime could not be started")?.block_on(async {
+    let runtime = tokio::runtime::Runtime::new().context("the runtime could not be started")?;
+    let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (listener, _socket) = socket::listen(&config.socket)?;
         let ledger = Ledger::open(&config.ledger).context("the ledger cannot be opened")?;
+        let (health, vigil) = (Health::default(), Vigil {
+            login: login.clone(),
+            room: ledger.room(),
+            deadline: config.sign_deadline,
+            hang_limit: config.hang_limit,
+        });
         let registrar = Registrar::new(issuer, provenance, ledger);
         info!(socket = %config.socket.display(), token = registrar.issuer().token().label, "serving");
         let stop = async move {
@@ -155,10 +166,22 @@ fn serve(config: &Path) -> Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        service::serve(listener, registrar, AllowedPeers::new(config.allowed_uids), stop).await?;
+        tokio::select! {
+            served = service::serve(listener, registrar, AllowedPeers::new(config.allowed_uids), &health, stop) => {
+                served?;
+            }
+            fatal = vigil.keep(&health) => return Err(fatal.into()),
+        }
         info!("stopped");
         Ok(())
-    })
+    });
+    if let Some(hung @ Fatal::Hung(_)) = ended.as_ref().err().and_then(anyhow::Error::downcast_ref) {
+        error!("{hung}");
+        // SAFETY: nothing is left to be written. Neither the runtime's threads nor the module's exit handlers, which an
+        // ordinary exit runs, may wait for the call that does not come back.
+        unsafe { nix::libc::_exit(1) }
+    }
+    ended
 }
 
 fn ledger(config: &Path) -> Result<()> {
@@ -177,5 +200,10 @@ fn years(years: u16) -> Duration {
 
 fn needs_a_human(error: &anyhow::Error) -> bool {
     let pin = error.downcast_ref::<TokenError>().is_some_and(TokenError::is_about_pin);
-    pin || error.is::<CredentialError>() || error.is::<SettingsError>()
+    // Only what lies on the disk is wrong for good; a full or a busy one is not.
+    let ledger = error.downcast_ref::<JournalError>().is_some_and(|error| {
+        use JournalError::{Damaged, Decode, Lost, Newer};
+        matches!(error, Damaged { .. } | Decode { .. } | Lost { .. } | Newer { .. })
+    });
+    pin || ledger || error.is::<CredentialError>() || error.is::<SettingsError>()
 }

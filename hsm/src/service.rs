@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     csr,
+    health::Health,
     issuer::{IssueError, Request},
     ledger::{Refusal, Standing},
     peer::AllowedPeers,
@@ -53,10 +54,9 @@ pub async fn serve(
     listener: UnixListener,
     registrar: Registrar,
     peers: AllowedPeers,
+    health: &Health,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<SignerServer<SignerService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -69,12 +69,13 @@ pub async fn serve(
     let (draining, drained_too_long) = tokio::sync::oneshot::channel();
     let server = Server::builder()
         .layer(InterceptorLayer::new(move |call| peers.check(call)))
-        .add_service(health_service)
+        .add_service(health.service().await)
         .add_service(reflection)
         .add_service(signer)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
             stop.await;
             info!("stopping");
+            health.stop().await;
             let _ = draining.send(());
         });
     tokio::select! {

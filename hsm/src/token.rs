@@ -3,7 +3,10 @@
 //! Knows nothing of certificates except that rcgen wants them signed.
 
 pub mod commission;
+pub mod condition;
 pub mod ecdsa;
+mod gate;
+mod keeper;
 pub mod key;
 pub mod module;
 pub mod pool;
@@ -130,6 +133,12 @@ pub enum TokenError {
     /// Too many signatures are waiting.
     #[error("too many requests wait for the token already")]
     Busy,
+    /// Lost a moment ago.
+    #[error("the token's module is being loaded again")]
+    Reloading,
+    /// Lost, and not back yet.
+    #[error("the token cannot be used at present: {0}")]
+    Away(String),
     /// The token did not answer in time.
     #[error("the token did not sign within {0:?}")]
     Deadline(std::time::Duration),
@@ -142,6 +151,11 @@ impl TokenError {
     /// Starting again does not help; trying the PIN again does harm.
     pub fn is_about_pin(&self) -> bool {
         matches!(self, Self::PinRefused { .. } | Self::PinLastTry(_) | Self::PinLocked(_))
+    }
+
+    /// A fresh session or a fresh module may help: it is neither about the PIN nor known to be away.
+    fn may_pass(&self) -> bool {
+        !self.is_about_pin() && !matches!(self, Self::Away(_))
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
+    error::{Error, RvError},
     slot::{Slot, TokenInfo},
 };
 
@@ -65,10 +66,18 @@ impl Module {
     pub fn load(path: &Path) -> Result<Self, TokenError> {
         let context =
             Pkcs11::new(path).map_err(|source| TokenError::Module { path: path.to_owned(), source })?;
-        context
-            .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-            .map_err(|source| TokenError::Start { path: path.to_owned(), source })?;
-        Ok(Self { context, path: path.to_owned() })
+        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            // One that could not be finished before is still started.
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
+                Ok(Self { context, path: path.to_owned() })
+            }
+            Err(source) => Err(TokenError::Start { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The shared library.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Stops the module; all its sessions must have been closed.

@@ -3,8 +3,10 @@
 mod ceremony;
 mod csr;
 mod faults;
+mod faulty;
 mod issuing;
 mod ledger;
 mod request;
 mod rig;
 mod socket;
+mod token_lost;

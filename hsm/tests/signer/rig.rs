@@ -16,8 +16,12 @@ use nix::{
 };
 use tempfile::TempDir;
 use tonic::{
-    Status,
+    Status, Streaming,
     transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+    health_client::HealthClient,
 };
 
 /// Debian's SoftHSM.
@@ -118,7 +122,12 @@ certificate = "{folder}/provenance.pem"
 
     /// Starts serving; returns when calls are answered.
     pub fn serve(&self) -> Server {
-        Server::start(self.command("serve"), &self.socket())
+        self.serve_as(self.command("serve"))
+    }
+
+    /// As [`Rig::serve`], with a command that was prepared.
+    pub fn serve_as(&self, command: Command) -> Server {
+        Server::start(command, &self.socket())
     }
 
     /// Starts serving, which must fail; returns what was said and the exit code.
@@ -189,10 +198,41 @@ impl Server {
         (status, self.log.take().unwrap().join().unwrap())
     }
 
+    /// Waits until it ends by itself; returns how, and all it logged.
+    pub fn ended(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        (status, self.log.take().unwrap().join().unwrap())
+    }
+
+    /// What it says of its health, now and whenever that changes.
+    pub async fn health(&self) -> HealthWatch {
+        let mut client = HealthClient::new(self.connect().await);
+        let request = HealthCheckRequest { service: "factory.signer.v1.Signer".to_owned() };
+        HealthWatch(client.watch(request).await.unwrap().into_inner())
+    }
+
     /// Ends it without a chance to clean up.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+/// A server's health as it changes.
+pub struct HealthWatch(Streaming<HealthCheckResponse>);
+
+impl HealthWatch {
+    /// Waits until it is said that the signer serves, or does not.
+    pub async fn until(&mut self, serves: bool) {
+        let wanted = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let mut seen = Vec::new();
+        while let Some(told) = self.0.message().await.unwrap() {
+            if told.status() == wanted {
+                return;
+            }
+            seen.push(told);
+        }
+        panic!("the signer ended; it had said {seen:?}");
     }
 }
 
