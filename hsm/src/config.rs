@@ -35,11 +35,11 @@ pub struct Config {
     pub pin_credential: PathBuf,
     /// Where the security officer's PIN is; only needed by `init` on a fresh token.
     pub so_pin_credential: Option<PathBuf>,
-    /// The CAs for device identities; at least one.
+    /// The CAs for device identities; at least one. The first one issues.
     pub authorities: Vec<AuthorityKey>,
     /// Signs what a station's log was.
     pub provenance: RoleKey,
-    /// Signs firmware images and recipes.
+    /// For firmware images and recipes.
     pub firmware: Option<RoleKey>,
     /// Where the ledger lies.
     pub ledger: PathBuf,
@@ -62,7 +62,7 @@ pub struct Config {
 /// One of the CAs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorityKey {
-    /// What work orders and profiles call it.
+    /// What people call it; no other CA of the signer has the same.
     pub name: AuthorityName,
     /// Its key and certificate.
     pub role: RoleKey,
