@@ -56,7 +56,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the token (if it is blank), the CA's key and its certificate; never changes what exists.
+    /// Make the token (if it is blank), and each role's key and certificate that are missing; never changes what exists.
     Init(Init),
     /// Serve the signer's API on its socket until SIGTERM.
     Serve {
