@@ -222,17 +222,15 @@ impl Server {
 pub struct HealthWatch(Streaming<HealthCheckResponse>);
 
 impl HealthWatch {
+    /// Waits for the next thing that is said.
+    pub async fn next(&mut self) -> ServingStatus {
+        self.0.message().await.unwrap().expect("the signer serves").status()
+    }
+
     /// Waits until it is said that the signer serves, or does not.
     pub async fn until(&mut self, serves: bool) {
         let wanted = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        let mut seen = Vec::new();
-        while let Some(told) = self.0.message().await.unwrap() {
-            if told.status() == wanted {
-                return;
-            }
-            seen.push(told);
-        }
-        panic!("the signer ended; it had said {seen:?}");
+        while self.next().await != wanted {}
     }
 }
 
