@@ -3,6 +3,7 @@
 //! Whoever sends garbage, or nothing, holds one of a few places for a short time and is gone.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
@@ -14,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -29,7 +30,7 @@ use crate::{
 
 /// A station across the factory needs three round trips.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Of which so many may be under way.
+/// Of which so many may be under way; the oldest ends when another one comes.
 const HANDSHAKES: usize = 64;
 /// Connections of those who may not ask, kept for the time it takes to tell them.
 const STRANGERS: usize = 8;
@@ -145,12 +146,9 @@ async fn unix(listener: UnixListener, hall: Arc<Hall>) {
 }
 
 async fn tcp(listener: TcpListener, tls: Arc<Tls>, hall: Arc<Hall>) {
-    let places = Arc::new(Semaphore::new(HANDSHAKES));
     let mut handshakes = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while handshakes.try_join_next().is_some() {}
-        // Those who come now wait with the kernel: the ones who say nothing are gone after HANDSHAKE.
-        let place = places.clone().acquire_owned().await.expect("it is never closed");
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -162,9 +160,14 @@ async fn tcp(listener: TcpListener, tls: Arc<Tls>, hall: Arc<Hall>) {
         if hall.out.is_closed() {
             return;
         }
+        while handshakes.try_join_next().is_some() {}
+        by_age.retain(|handshake| !handshake.is_finished());
+        if by_age.len() >= HANDSHAKES {
+            // Who has said nothing for longest; an honest one is done in a few milliseconds.
+            by_age.pop_front().expect("there are some").abort();
+        }
         let (hall, acceptor) = (hall.clone(), TlsAcceptor::from(tls.config()));
-        handshakes.spawn(async move {
-            let _place = place;
+        let handshake = handshakes.spawn(async move {
             // Small messages that are waited for.
             let _ = stream.set_nodelay(true);
             match timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -182,6 +185,7 @@ async fn tcp(listener: TcpListener, tls: Arc<Tls>, hall: Arc<Hall>) {
                 Err(_) => hall.say(|| warn!(%from, "somebody connected and said nothing")),
             }
         });
+        by_age.push_back(handshake);
     }
 }
 

@@ -160,10 +160,11 @@ fn serve(config: &Path) -> Result<()> {
             Some((address, files)) => {
                 let tls = Tls::load(files)?;
                 let listener = TcpListener::bind(address).await;
-                Some((
-                    listener.with_context(|| format!("cannot listen on {address}: correct `listen`"))?,
-                    tls,
-                ))
+                let listener =
+                    listener.with_context(|| format!("cannot listen on {address}: correct `listen`"))?;
+                // Port 0 is any.
+                info!(address = %listener.local_addr()?, "listening");
+                Some((listener, tls))
             }
             None => None,
         };

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -160,6 +161,8 @@ pub struct Server {
     child: Child,
     log: Option<JoinHandle<String>>,
     socket: PathBuf,
+    /// Where it listens for TLS, if it does.
+    pub address: Option<SocketAddr>,
 }
 
 impl Server {
@@ -173,11 +176,13 @@ impl Server {
                 panic!("the signer did not start: {log}");
             }
         }
+        let address = log.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.map(|address| address.parse().unwrap());
         let rest = thread::spawn(move || {
             stderr.read_to_string(&mut log).unwrap();
             log
         });
-        Self { child, log: Some(rest), socket: socket.to_owned() }
+        Self { child, log: Some(rest), socket: socket.to_owned(), address }
     }
 
     pub async fn connect(&self) -> Channel {
