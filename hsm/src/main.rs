@@ -26,7 +26,7 @@ use factory_hsm::{
     provenance::Provenance,
     registrar::Registrar,
     service, socket,
-    tls::Tls,
+    tls::{Tls, TlsError},
     token::{
         TokenError,
         module::Module,
@@ -226,5 +226,6 @@ fn needs_a_human(error: &anyhow::Error) -> bool {
         use JournalError::{Damaged, Decode, Lost, Newer};
         matches!(error, Damaged { .. } | Decode { .. } | Lost { .. } | Newer { .. })
     });
-    pin || ledger || error.is::<CredentialError>() || error.is::<SettingsError>()
+    let files = error.is::<CredentialError>() || error.is::<SettingsError>() || error.is::<TlsError>();
+    pin || ledger || files
 }

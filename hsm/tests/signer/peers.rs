@@ -212,7 +212,7 @@ fn what_is_wrong_with_the_tls_files_is_said_with_what_to_do() {
         break_it(&rig);
         let (text, code) = rig.serve_in_vain();
         assert!(text.contains(sentence), "{sentence:?} is not in {text}");
-        assert!(code.is_some_and(|code| code != 101), "{text}");
+        assert_eq!(code, Some(78), "{text}");
     };
     check(&|rig| std::fs::remove_file(rig.path("tls.pem")).unwrap(), "tls.pem cannot be read: correct `tls`");
     check(
