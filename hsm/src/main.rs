@@ -17,14 +17,16 @@ use factory_hsm::{
     ceremony::{self, Plan},
     config::Config,
     credential::{CredentialError, Pin},
+    door::Doors,
     health::Health,
     issuer::Issuer,
     ledger::{Ledger, report},
-    peer::AllowedPeers,
+    peer::Peers,
     profile::{Country, Name, YEAR},
     provenance::Provenance,
     registrar::Registrar,
     service, socket,
+    tls::{Tls, TlsError},
     token::{
         TokenError,
         module::Module,
@@ -36,7 +38,10 @@ use factory_hsm::{
 use factory_journal::JournalError;
 use factory_settings::SettingsError;
 use time::OffsetDateTime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
@@ -151,13 +156,29 @@ fn serve(config: &Path) -> Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let (listener, _socket) = socket::listen(&config.socket)?;
+        let tls = match config.listen {
+            Some((address, files)) => {
+                let tls = Tls::load(files)?;
+                let listener = TcpListener::bind(address).await;
+                let listener =
+                    listener.with_context(|| format!("cannot listen on {address}: correct `listen`"))?;
+                // Port 0 is any.
+                info!(address = %listener.local_addr()?, "listening");
+                Some((listener, tls))
+            }
+            None => None,
+        };
+        let doors = Doors::open(listener, tls, Peers::new(config.peers));
         let ledger = Ledger::open(&config.ledger).context("the ledger cannot be opened")?;
-        let (health, vigil) = (Health::default(), Vigil {
-            login: login.clone(),
-            room: ledger.room(),
-            deadline: config.sign_deadline,
-            hang_limit: config.hang_limit,
-        });
+        let (health, vigil) = (
+            Health::default(),
+            Vigil {
+                login: login.clone(),
+                room: ledger.room(),
+                deadline: config.sign_deadline,
+                hang_limit: config.hang_limit,
+            },
+        );
         let registrar = Registrar::new(issuer, provenance, ledger);
         info!(socket = %config.socket.display(), token = registrar.issuer().token().label, "serving");
         let stop = async move {
@@ -167,7 +188,7 @@ fn serve(config: &Path) -> Result<()> {
             }
         };
         tokio::select! {
-            served = service::serve(listener, registrar, AllowedPeers::new(config.allowed_uids), &health, stop) => {
+            served = service::serve(doors, registrar, &health, stop) => {
                 served?;
             }
             fatal = vigil.keep(&health) => return Err(fatal.into()),
@@ -205,5 +226,6 @@ fn needs_a_human(error: &anyhow::Error) -> bool {
         use JournalError::{Damaged, Decode, Lost, Newer};
         matches!(error, Damaged { .. } | Decode { .. } | Lost { .. } | Newer { .. })
     });
-    pin || ledger || error.is::<CredentialError>() || error.is::<SettingsError>()
+    let files = error.is::<CredentialError>() || error.is::<SettingsError>() || error.is::<TlsError>();
+    pin || ledger || files
 }
