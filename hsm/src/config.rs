@@ -59,6 +59,8 @@ pub struct Config {
     pub hang_limit: Duration,
     /// How long the token may be idle before it is seen whether it still signs.
     pub look_every: Duration,
+    /// The public keys of those who may sign work orders, PEM.
+    pub order_keys: Vec<PathBuf>,
     /// Where stations on other hosts call, if they do.
     pub listen: Option<(SocketAddr, TlsFiles)>,
     /// Who may ask; when nobody is listed, the signer's own user and root.
@@ -128,6 +130,10 @@ impl Config {
             Duration::from_secs(30),
             within(Duration::from_millis(100)..=Duration::from_secs(3600)),
         );
+        let order_keys = file.required("order-keys", list(path));
+        if order_keys.as_ref().is_some_and(Vec::is_empty) {
+            file.complain("order-keys", "names no key: nothing could be ordered");
+        }
         let listen: Option<Option<SocketAddr>> = file.optional("listen", text);
         let tls = file.optional("tls", table(tls));
         let listen = match (listen, tls) {
@@ -163,6 +169,7 @@ impl Config {
             sign_deadline: sign_deadline?,
             hang_limit: hang_limit?,
             look_every: look_every?,
+            order_keys: order_keys?,
             listen: listen?,
             peers: peers?,
             subject: subject?,
@@ -324,6 +331,7 @@ token-label = "factory"
 pin-credential = "user-pin"
 ledger = "ledger"
 provenance = { key-label = "provenance", certificate = "provenance.pem" }
+order-keys = ["orders.pem"]
 authority = [{ name = "devices", key-label = "device-identity-ca", certificate = "ca.pem" }]
 "#;
 
@@ -407,39 +415,47 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
     #[test]
     fn peers_that_cannot_be_told_apart_are_refused() {
         let both = "[[peer]]\nname = \"a\"\nuid = 1\nsubject-alternative-name = \"a\"\n";
-        check(&format!("{GOOD}{both}"), &["9: key `peer[1].name`: needs either `uid` or `subj"]);
+        check(&format!("{GOOD}{both}"), &["10: key `peer[1].name`: needs either `uid` or `subj"]);
         let none = "[[peer]]\nname = \"a\"\n";
-        check(&format!("{GOOD}{none}"), &["9: key `peer[1].name`: needs either `uid` or `subj"]);
+        check(&format!("{GOOD}{none}"), &["10: key `peer[1].name`: needs either `uid` or `subj"]);
         let twice = "[[peer]]\nname = \"a\"\nuid = 1\n[[peer]]\nname = \"a\"\nuid = 1\n";
         check(
             &format!("{GOOD}{twice}"),
-            &["8: key `peer`: holds two peers called a", "8: key `peer`: a is known by what another"],
+            &["9: key `peer`: holds two peers called a", "9: key `peer`: a is known by what another"],
         );
         let odd = "[[peer]]\nname = \"a\"\nuid = -1\norders = [\"a*b\"]\nrate = \"fast\"\nburst = 0\n";
         check(
             &format!("{GOOD}{odd}"),
             &[
-                "10: key `peer[1].uid`: -1 does not fit",
-                "11: key `peer[1].orders[1]`: holds '*', only",
-                "12: key `peer[1].rate`: must be a rate such as",
-                "13: key `peer[1].burst`: ",
+                "11: key `peer[1].uid`: -1 does not fit",
+                "12: key `peer[1].orders[1]`: holds '*', only",
+                "13: key `peer[1].rate`: must be a rate such as",
+                "14: key `peer[1].burst`: ",
             ],
         );
     }
 
     #[test]
     fn a_listener_has_tls_and_tls_has_a_listener() {
-        check(&format!("{GOOD}listen = \"127.0.0.1:7443\"\n"), &["8: key `listen`: needs [tls]"]);
+        check(&format!("{GOOD}listen = \"127.0.0.1:7443\"\n"), &["9: key `listen`: needs [tls]"]);
         let tls = "[tls]\ncertificate = \"a\"\nkey = \"b\"\nclient-ca = \"c\"\n";
-        check(&format!("{GOOD}{tls}"), &["8: key `tls`: needs `listen`"]);
+        check(&format!("{GOOD}{tls}"), &["9: key `tls`: needs `listen`"]);
     }
 
     #[test]
     fn a_call_does_not_hang_before_its_deadline() {
         check(
             &format!("{GOOD}sign-deadline = \"2s\"\nhang-limit = \"1s\"\n"),
-            &["9: key `hang-limit`: must not be less than `sign-deadline`"],
+            &["10: key `hang-limit`: must not be less than `sign-deadline`"],
         );
+    }
+
+    #[test]
+    fn somebody_can_order() {
+        let without = GOOD.replace("order-keys = [\"orders.pem\"]\n", "");
+        check(&without, &["1: key `order-keys`: is missing"]);
+        let nobody = GOOD.replace("[\"orders.pem\"]", "[]");
+        check(&nobody, &["7: key `order-keys`: names no key"]);
     }
 
     #[test]
@@ -450,13 +466,13 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
             "authority = [",
             "authority = [{ name = \"devices\", key-label = \"x\", certificate = \"x.pem\" }, ",
         );
-        check(&text, &["7: key `authority`: holds two CAs called devices"]);
+        check(&text, &["8: key `authority`: holds two CAs called devices"]);
         check(
             &GOOD.replace(
                 "{ name = \"devices\", key-label = \"device-identity-ca\", certificate = \"ca.pem\" }",
                 "",
             ),
-            &["7: key `authority`: must hold at least one CA"],
+            &["8: key `authority`: must hold at least one CA"],
         );
     }
 
@@ -477,13 +493,13 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
             ),
             &[
                 "3: key `token-label`: is 33 bytes long, 1 to 32 are allowed",
-                "7: key `authority[1].key-label`: must not be empty",
-                "8: key `certificate-lifetime`: must be 10years to 100years",
-                "9: key `sessions`: must be 1 to 64",
-                "10: key `sign-deadline`: must be a duration such as \"5s\"",
-                "11: key `hang-limit`: must be 1ms to 1h",
-                "14: key `subject.country`: must be two capital letters",
-                "15: key `subject.organization`: must be 1 to 64 printable characters",
+                "8: key `authority[1].key-label`: must not be empty",
+                "9: key `certificate-lifetime`: must be 10years to 100years",
+                "10: key `sessions`: must be 1 to 64",
+                "11: key `sign-deadline`: must be a duration such as \"5s\"",
+                "12: key `hang-limit`: must be 1ms to 1h",
+                "15: key `subject.country`: must be two capital letters",
+                "16: key `subject.organization`: must be 1 to 64 printable characters",
             ],
         );
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use factory_proto::ids::{EndpointName, OrderId};
 use rcgen::{Issuer as RcgenIssuer, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -33,6 +34,8 @@ pub struct Request {
     pub endpoint: EndpointName,
     /// The device's key, proven to be in its possession.
     pub key: DeviceKey,
+    /// SHA-256 of the recipe that the unit is made by.
+    pub recipe: [u8; 32],
     /// The request it came in, PKCS#10 in DER.
     pub certificate_request: Vec<u8>,
     /// The issuance that is void from then on, because its key died.
@@ -83,6 +86,11 @@ impl Issuer {
     /// The CA's certificate, DER.
     pub fn ca_certificate(&self) -> &CertificateDer<'static> {
         self.authority.certificate()
+    }
+
+    /// SHA-256 of the CA's certificate.
+    pub fn ca_fingerprint(&self) -> [u8; 32] {
+        Sha256::digest(self.ca_certificate()).into()
     }
 
     /// The token that holds the CA's key.

@@ -1,25 +1,50 @@
 //! The signer's memory: what was asked, issued, superseded and signed, durable before it has an effect.
 //!
-//! What is decided about a request is durable before the next one is decided, since that may build on it; and nothing is
-//! believed in memory that is not on the disk. Certificates are kept side by side, and share their syncs.
+//! What is decided about a request is durable before one is decided that may build on it; and nothing is believed in
+//! memory that is not on the disk. Requests that wait for each other are counted together and share a sync.
 
 use std::{
+    mem,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use factory_journal::{Journal, JournalError, Options, Room, Sequence};
 use factory_proto::head::HeadStatement;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 mod accounts;
+mod batch;
+mod orders;
+pub mod reconcile;
 pub mod record;
 pub mod report;
 
 use accounts::Accounts;
 pub use accounts::{Account, Decision, HeadRefusal, Refusal, Standing};
-use record::{Asked, HeadSigned, Issued, Record};
+use batch::Batch;
+pub use orders::{OrderAccount, OrderRefusal};
+use record::{Asked, Disposed, HeadSigned, Issued, OrderOpened, Record};
+
+use crate::order::{OrderKeys, WorkOrder};
+
+/// So many requests share a sync at most; a lookup in them is a walk.
+const TOGETHER: usize = 64;
+
+type Answer = Result<Result<Decision, Refusal>, Arc<JournalError>>;
+
+/// A request to be counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// As the ledger keeps it.
+    pub asked: Asked,
+    /// SHA-256 of the recipe that the unit is made by.
+    pub recipe: [u8; 32],
+    /// Seconds since 1970 UTC.
+    pub now: i64,
+}
 
 /// An open ledger.
 pub struct Ledger {
@@ -27,35 +52,134 @@ pub struct Ledger {
     accounts: Mutex<Accounts>,
     /// Held from a decision until it is durable.
     deciding: tokio::sync::Mutex<()>,
+    /// Requests that wait for that.
+    waiting: Mutex<Vec<(Claim, oneshot::Sender<Answer>)>>,
 }
 
 impl Ledger {
-    /// Opens the ledger in `dir`, or begins one. Blocks: reads all of it.
+    /// Opens the ledger in `dir`, or begins one. Orders in it that `keys` have not signed are no longer followed. Blocks:
+    /// reads all of it.
     ///
     /// # Errors
     /// It is damaged, in use, or cannot be read.
-    pub fn open(dir: &Path) -> Result<Self, JournalError> {
+    pub fn open(dir: &Path, keys: &OrderKeys) -> Result<Self, JournalError> {
         let journal = Journal::<Record>::open(dir, Options::default())?;
         let mut accounts = Accounts::default();
         for entry in journal.read(Sequence::START) {
             let entry = entry?;
             accounts.learn(entry.sequence, &entry.record);
+            accounts.see(seconds(entry.time));
         }
-        Ok(Self { journal, accounts: Mutex::new(accounts), deciding: tokio::sync::Mutex::default() })
+        accounts.trust(keys);
+        Ok(Self {
+            journal,
+            accounts: Mutex::new(accounts),
+            deciding: tokio::sync::Mutex::default(),
+            waiting: Mutex::default(),
+        })
     }
 
     /// Counts a request: decided, and durable, before anything is signed for it. Must not be dropped before it ends.
     ///
     /// # Errors
     /// It is refused; or the ledger takes nothing more.
-    pub async fn count(&self, asked: Asked) -> Result<Result<Decision, Refusal>, JournalError> {
-        let _alone = self.deciding.lock().await;
-        let decision = self.lock().decide(&asked);
-        if decision == Ok(Decision::New) {
-            self.journal.append(Record::Asked(asked.clone())).await?;
-            self.lock().ask(&asked);
+    pub async fn count(&self, claim: Claim) -> Result<Result<Decision, Refusal>, Arc<JournalError>> {
+        let (answer, mut answered) = oneshot::channel();
+        self.waiting().push((claim, answer));
+        loop {
+            // Whoever has the turn decides for all who wait.
+            let _alone = self.deciding.lock().await;
+            match answered.try_recv() {
+                Ok(answer) => return answer,
+                Err(oneshot::error::TryRecvError::Empty) => self.count_together().await,
+                // Whoever had this one was cut off in the middle of it.
+                Err(oneshot::error::TryRecvError::Closed) => return Err(Arc::new(JournalError::Closed)),
+            }
         }
-        Ok(decision)
+    }
+
+    /// Counts some of those who wait, the first one among them.
+    async fn count_together(&self) {
+        let (mut batch, mut new, mut later) = (Batch::default(), Vec::new(), Vec::new());
+        for (claim, answer) in mem::take(&mut *self.waiting()) {
+            if new.len() == TOGETHER || batch.meets(&claim.asked) {
+                later.push((claim, answer));
+                continue;
+            }
+            let mut accounts = self.lock();
+            accounts.see(claim.now);
+            match accounts.decide(&claim.asked, claim.recipe, claim.now, &batch) {
+                Ok(Decision::New) => {
+                    batch.add(&claim.asked, accounts.replaces(&claim.asked));
+                    new.push((claim.asked, answer));
+                }
+                settled => tell(answer, Ok(settled)),
+            }
+        }
+        self.waiting().splice(..0, later);
+        let records = new.iter().map(|(asked, _)| Record::Asked(asked.clone())).collect();
+        match self.journal.append_all(records).await {
+            Ok(_) => {
+                for (asked, answer) in new {
+                    self.lock().ask(&asked);
+                    tell(answer, Ok(Ok(Decision::New)));
+                }
+            }
+            Err(failure) => {
+                let failure = Arc::new(failure);
+                for (_, answer) in new {
+                    tell(answer, Err(failure.clone()));
+                }
+            }
+        }
+    }
+
+    /// Opens a work order; one that is open already stays as it is. Must not be dropped before it ends.
+    ///
+    /// # Errors
+    /// Another one is open by its id; or the ledger takes nothing more.
+    pub async fn open_order(
+        &self,
+        order: WorkOrder,
+        signed: String,
+    ) -> Result<Result<OrderAccount, OrderRefusal>, JournalError> {
+        let _alone = self.deciding.lock().await;
+        let decision = self.lock().decide_order(&order);
+        match decision {
+            Ok(true) => {}
+            Ok(false) => return Ok(self.order(order.order.as_str())),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        let opened = OrderOpened { order: order.order.to_string(), signed: signed.clone() };
+        self.journal.append(Record::OrderOpened(opened)).await?;
+        let id = order.order.clone();
+        self.lock().order_opened(order, signed);
+        Ok(self.order(id.as_str()))
+    }
+
+    /// What is known of a work order.
+    ///
+    /// # Errors
+    /// It is not open.
+    pub fn order(&self, id: &str) -> Result<OrderAccount, OrderRefusal> {
+        self.lock().order(id).cloned()
+    }
+
+    /// Keeps what became of an issuance's unit. Must not be dropped before it ends.
+    ///
+    /// # Errors
+    /// It is refused; or the ledger takes nothing more.
+    pub async fn dispose(&self, disposed: Disposed) -> Result<Result<(), Refusal>, JournalError> {
+        let _alone = self.deciding.lock().await;
+        let decision = self.lock().decide_disposal(&disposed);
+        match decision {
+            Ok(true) => {}
+            Ok(false) => return Ok(Ok(())),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        self.journal.append(Record::Disposed(disposed.clone())).await?;
+        self.lock().disposed(&disposed);
+        Ok(Ok(()))
     }
 
     /// Keeps a certificate; must not be dropped before it ends. Says whether it may be answered: not when it was superseded while it was signed.
@@ -108,8 +232,22 @@ impl Ledger {
         self.journal.room()
     }
 
-    // No step under this lock can fail half-way.
+    fn waiting(&self) -> MutexGuard<'_, Vec<(Claim, oneshot::Sender<Answer>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // No step under these locks can fail half-way.
     fn lock(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whoever waited may have been cut off.
+fn tell(answer: oneshot::Sender<Answer>, what: Answer) {
+    let _ = answer.send(what);
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
 }

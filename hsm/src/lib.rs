@@ -16,6 +16,7 @@ pub mod door;
 pub mod health;
 pub mod issuer;
 pub mod ledger;
+pub mod order;
 pub mod peer;
 pub mod profile;
 pub mod provenance;

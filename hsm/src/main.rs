@@ -1,10 +1,12 @@
-//! `factory-signerd`: makes the token and its keys once (`init`), then signs (`serve`); `ledger` shows what it signed.
+//! `factory-signerd`: makes the token and its keys once (`init`), then signs (`serve`) what was ordered (`sign-order`);
+//! `ledger` and `reconcile` show what it signed.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use factory_hsm::{credential::CredentialError, tls::TlsError, token::TokenError};
+use factory_hsm::{credential::CredentialError, order::OrderKeyError, tls::TlsError, token::TokenError};
 use factory_journal::JournalError;
+use factory_proto::ids::OrderId;
 use factory_settings::SettingsError;
 use tracing_subscriber::EnvFilter;
 
@@ -34,6 +36,17 @@ enum Command {
         #[arg(long, default_value = "/etc/factory-station/signer.toml")]
         config: PathBuf,
     },
+    /// Sign a work order with the brand owner's order key, and print it. Needs no token and no configuration.
+    SignOrder(verb::sign_order::SignOrder),
+    /// Print what was made of a work order and which units are open; exit status 1 if there are any. Also while the
+    /// signer serves.
+    Reconcile {
+        /// The work order.
+        order: OrderId,
+        /// The configuration file.
+        #[arg(long, default_value = "/etc/factory-station/signer.toml")]
+        config: PathBuf,
+    },
     /// Print the ledger, a JSON line for each issuance and each signed head; also while the signer serves.
     Ledger {
         /// The configuration file.
@@ -51,12 +64,14 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     let done = match cli.command {
-        Command::Init(options) => verb::init::init(options),
-        Command::Serve { config } => verb::serve::serve(&config),
-        Command::Ledger { config } => verb::ledger::ledger(&config),
+        Command::Init(options) => verb::init::init(options).map(|()| ExitCode::SUCCESS),
+        Command::Serve { config } => verb::serve::serve(&config).map(|()| ExitCode::SUCCESS),
+        Command::SignOrder(options) => verb::sign_order::sign_order(options).map(|()| ExitCode::SUCCESS),
+        Command::Reconcile { order, config } => verb::reconcile::reconcile(&order, &config),
+        Command::Ledger { config } => verb::ledger::ledger(&config).map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("factory-signerd: {error:#}");
             if needs_a_human(&error) { ExitCode::from(NEEDS_A_HUMAN) } else { ExitCode::FAILURE }
@@ -71,6 +86,9 @@ fn needs_a_human(error: &anyhow::Error) -> bool {
         use JournalError::{Damaged, Decode, Lost, Newer};
         matches!(error, Damaged { .. } | Decode { .. } | Lost { .. } | Newer { .. })
     });
-    let files = error.is::<CredentialError>() || error.is::<SettingsError>() || error.is::<TlsError>();
+    let files = error.is::<CredentialError>()
+        || error.is::<SettingsError>()
+        || error.is::<TlsError>()
+        || error.is::<OrderKeyError>();
     pin || ledger || files
 }

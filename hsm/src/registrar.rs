@@ -9,7 +9,7 @@ use std::{
 };
 
 use factory_journal::JournalError;
-use factory_proto::head::HeadStatement;
+use factory_proto::{head::HeadStatement, ids::OrderId};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::task::{JoinError, spawn_blocking};
@@ -18,9 +18,10 @@ use uuid::Uuid;
 use crate::{
     issuer::{IssueError, Issuer, Request},
     ledger::{
-        Account, Decision, HeadRefusal, Ledger, Refusal,
-        record::{Asked, HeadSigned},
+        Account, Claim, Decision, HeadRefusal, Ledger, OrderAccount, OrderRefusal, Refusal,
+        record::{Asked, Disposed, HeadSigned},
     },
+    order::{OrderError, OrderKeys, WorkOrder},
     provenance::Provenance,
     token::key::SigningError,
 };
@@ -42,10 +43,27 @@ pub enum RegistrarError {
     Signing(#[from] SigningError),
     /// The ledger takes nothing more, or cannot be read.
     #[error("the ledger failed")]
-    Ledger(#[from] JournalError),
+    Ledger(#[source] Arc<JournalError>),
+    /// An order for another signer.
+    #[error(
+        "signed_order names a CA that does not issue here: give `sign-order` the certificate of this signer's CA"
+    )]
+    OtherCa,
     /// A defect.
     #[error("the signer failed in the middle of a request")]
     Panicked(#[from] JoinError),
+}
+
+impl From<JournalError> for RegistrarError {
+    fn from(failure: JournalError) -> Self {
+        Self::Ledger(Arc::new(failure))
+    }
+}
+
+impl From<Arc<JournalError>> for RegistrarError {
+    fn from(failure: Arc<JournalError>) -> Self {
+        Self::Ledger(failure)
+    }
 }
 
 /// A certificate, as it is answered.
@@ -62,6 +80,7 @@ pub struct Registrar {
     issuer: Arc<Issuer>,
     provenance: Arc<Provenance>,
     ledger: Arc<Ledger>,
+    order_keys: OrderKeys,
     /// Who works on an issuance: a second request for it waits for the first.
     at_work: Mutex<HashMap<Uuid, Weak<tokio::sync::Mutex<()>>>>,
     /// Heads are signed one after the other.
@@ -70,12 +89,13 @@ pub struct Registrar {
 
 impl Registrar {
     /// Brings them together.
-    pub fn new(issuer: Issuer, provenance: Provenance, ledger: Ledger) -> Self {
+    pub fn new(issuer: Issuer, provenance: Provenance, ledger: Ledger, order_keys: OrderKeys) -> Self {
         let (at_work, heads) = (Mutex::default(), tokio::sync::Mutex::default());
         Self {
             issuer: Arc::new(issuer),
             provenance: Arc::new(provenance),
             ledger: Arc::new(ledger),
+            order_keys,
             at_work,
             heads,
         }
@@ -91,6 +111,42 @@ impl Registrar {
         &self.provenance
     }
 
+    /// Opens a work order.
+    ///
+    /// # Errors
+    /// The brand owner did not sign it, this signer cannot follow it, another one is open by its id; or the ledger takes
+    /// nothing.
+    pub async fn open_order(&self, order: WorkOrder, signed: String) -> Result<OrderAccount, RegistrarError> {
+        if order.authority != self.issuer.ca_fingerprint() {
+            return Err(RegistrarError::OtherCa);
+        }
+        Ok(self.ledger.open_order(order, signed).await?.map_err(Refusal::from)?)
+    }
+
+    /// Reads a signed work order.
+    ///
+    /// # Errors
+    /// It is none, or the brand owner did not sign it.
+    pub fn read_order(&self, signed: &str) -> Result<WorkOrder, OrderError> {
+        WorkOrder::verify(signed, &self.order_keys)
+    }
+
+    /// What is known of a work order.
+    ///
+    /// # Errors
+    /// It is not open.
+    pub fn order(&self, id: &OrderId) -> Result<OrderAccount, OrderRefusal> {
+        self.ledger.order(id.as_str())
+    }
+
+    /// Keeps what became of an issuance's unit.
+    ///
+    /// # Errors
+    /// It cannot have become that; or the ledger takes nothing.
+    pub async fn dispose(&self, disposed: Disposed) -> Result<(), RegistrarError> {
+        Ok(self.ledger.dispose(disposed).await??)
+    }
+
     /// The certificate of an issuance: signed now, or the one that was signed before.
     ///
     /// # Errors
@@ -99,7 +155,8 @@ impl Registrar {
         let turn = self.turn(request.issuance);
         let _alone = turn.lock().await;
         let asked = asked(&request, &self.issuer, now)?;
-        let terms = match self.ledger.count(asked.clone()).await?? {
+        let claim = Claim { asked: asked.clone(), recipe: request.recipe, now: now.unix_timestamp() };
+        let terms = match self.ledger.count(claim).await?? {
             Decision::New => asked.terms,
             Decision::Again(terms) => terms,
             Decision::Answer(sequence) => {
@@ -171,7 +228,8 @@ fn asked(request: &Request, issuer: &Issuer, now: OffsetDateTime) -> Result<Aske
     let supersedes = request.supersedes.map(|issuance| issuance.to_string());
     let texts =
         [request.order.as_str(), request.endpoint.as_str(), supersedes.as_deref().unwrap_or_default()];
-    for part in texts.iter().map(|text| text.as_bytes()).chain([request.certificate_request.as_slice()]) {
+    let bytes = [request.certificate_request.as_slice(), &request.recipe];
+    for part in texts.iter().map(|text| text.as_bytes()).chain(bytes) {
         all.update((part.len() as u64).to_be_bytes());
         all.update(part);
     }

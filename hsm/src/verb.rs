@@ -9,7 +9,9 @@ use factory_hsm::credential::{CredentialError, Pin};
 
 pub mod init;
 pub mod ledger;
+pub mod reconcile;
 pub mod serve;
+pub mod sign_order;
 
 /// The service manager's credentials come first.
 fn read_pin(credential: &Path) -> Result<Pin, CredentialError> {

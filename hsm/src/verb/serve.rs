@@ -10,6 +10,7 @@ use factory_hsm::{
     health::Health,
     issuer::Issuer,
     ledger::Ledger,
+    order::OrderKeys,
     peer::Peers,
     provenance::Provenance,
     registrar::Registrar,
@@ -35,6 +36,7 @@ use crate::verb::read_pin;
 pub fn serve(config: &Path) -> Result<()> {
     let config = Config::read(config)?;
     let pin = read_pin(&config.pin_credential)?;
+    let order_keys = OrderKeys::read(&config.order_keys)?;
     let ca = &config.authorities[0].role;
     let authority = Authority::read(&ca.certificate)?;
     let login = Login::new(Module::load(&config.module)?, &config.token_label, pin);
@@ -67,7 +69,7 @@ pub fn serve(config: &Path) -> Result<()> {
             None => None,
         };
         let doors = Doors::open(listener, tls, Peers::new(config.peers));
-        let ledger = Ledger::open(&config.ledger).context("the ledger cannot be opened")?;
+        let ledger = Ledger::open(&config.ledger, &order_keys).context("the ledger cannot be opened")?;
         let (health, vigil) = (
             Health::default(),
             Vigil {
@@ -77,7 +79,7 @@ pub fn serve(config: &Path) -> Result<()> {
                 hang_limit: config.hang_limit,
             },
         );
-        let registrar = Registrar::new(issuer, provenance, ledger);
+        let registrar = Registrar::new(issuer, provenance, ledger, order_keys);
         info!(socket = %config.socket.display(), token = registrar.issuer().token().label, "serving");
         let stop = async move {
             tokio::select! {

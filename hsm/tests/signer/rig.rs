@@ -10,7 +10,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use factory_proto::signer::{IssueRequest, IssueResponse, signer_client::SignerClient};
+use factory_proto::signer::{
+    IssueRequest, IssueResponse, OpenOrderRequest, Order, signer_client::SignerClient,
+};
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
     unistd::Pid,
@@ -24,6 +26,8 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_client::HealthClient,
 };
+
+use crate::orders;
 
 /// Debian's SoftHSM.
 pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -45,6 +49,7 @@ impl Rig {
         .unwrap();
         rig.write_pin("user-pin", PIN, 0o600);
         rig.write_pin("so-pin", "87654321", 0o600);
+        orders::make_keys(rig.folder.path());
         let folder = rig.folder.path().display();
         fs::write(
             rig.config(),
@@ -55,6 +60,7 @@ token-label = "factory"
 pin-credential = "{folder}/user-pin"
 so-pin-credential = "{folder}/so-pin"
 ledger = "{folder}/ledger"
+order-keys = ["{folder}/orders.pem"]
 
 [subject]
 organization = "Example Devices"
@@ -190,7 +196,34 @@ impl Server {
         Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
     }
 
+    /// Opens a work order that allows much.
+    pub async fn open(&self, order: &str) {
+        self.open_signed(&orders::sign(self.folder(), &orders::generous(self.folder(), order)))
+            .await
+            .unwrap();
+    }
+
+    /// Opens a work order.
+    pub async fn open_signed(&self, signed_order: &str) -> Result<Order, Status> {
+        let request = OpenOrderRequest { signed_order: signed_order.to_owned() };
+        let mut client = SignerClient::new(self.connect().await);
+        client.open_order(request).await.map(tonic::Response::into_inner)
+    }
+
+    fn folder(&self) -> &Path {
+        self.socket.parent().unwrap()
+    }
+
+    /// Asks for a certificate, of an order that allows much.
     pub async fn issue(&self, request: IssueRequest) -> Result<IssueResponse, Status> {
+        if request.work_order == orders::USUAL {
+            self.open(orders::USUAL).await;
+        }
+        self.ask(request).await
+    }
+
+    /// Asks for a certificate.
+    pub async fn ask(&self, request: IssueRequest) -> Result<IssueResponse, Status> {
         let mut client = SignerClient::new(self.connect().await);
         client.issue(request).await.map(tonic::Response::into_inner)
     }
