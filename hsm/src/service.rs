@@ -7,12 +7,13 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use data_encoding::HEXLOWER;
 use factory_proto::{
     DESCRIPTORS,
+    disposition::Disposition,
     head::{HeadStatement, SIGNED_UP_TO},
     ids::{NestName, OrderId},
     signer::{
-        self as messages, DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse,
-        GetOrderRequest, IssuanceState, IssueRequest, IssueResponse, LookupRequest, LookupResponse,
-        OpenOrderRequest, Order, SignHeadRequest, SignHeadResponse,
+        DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, IssuanceState,
+        IssueRequest, IssueResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
+        SignHeadResponse,
         signer_server::{Signer, SignerServer},
     },
 };
@@ -30,10 +31,7 @@ use crate::{
     door::Doors,
     health::Health,
     issuer::{IssueError, Request},
-    ledger::{
-        OrderAccount, OrderRefusal, Refusal, Standing,
-        record::{Disposed, Disposition},
-    },
+    ledger::{OrderAccount, OrderRefusal, Refusal, Standing, record::Disposed},
     peer::Peer,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
@@ -146,7 +144,7 @@ impl Signer for SignerService {
     ) -> Result<Response<DisposeResponse>, Status> {
         let peer = Peer::of(call.extensions())?;
         let request = call.into_inner();
-        let disposition = disposition(&request)?;
+        let disposition: Disposition = request.disposition().try_into().map_err(refuse("disposition"))?;
         let issuance = issuance_id("issuance_id", &request.issuance_id)?;
         if let Some(account) = self.registrar.account(issuance) {
             check_order(&peer, &account.order)?;
@@ -155,10 +153,10 @@ impl Signer for SignerService {
         let disposed = Disposed { issuance: issuance.to_string(), disposition };
         let disposing = tokio::spawn(async move { registrar.dispose(disposed).await });
         disposing.await.map_err(RegistrarError::from).flatten().map_err(|error| {
-            error!(%issuance, ?disposition, error = &error as &dyn std::error::Error, "not disposed");
+            error!(%issuance, %disposition, error = &error as &dyn std::error::Error, "not disposed");
             status_of(&error)
         })?;
-        info!(%issuance, ?disposition, "disposed");
+        info!(%issuance, %disposition, "disposed");
         Ok(Response::new(DisposeResponse {}))
     }
 
@@ -282,17 +280,6 @@ fn check_peer(peer: &Peer, order: &OrderId) -> Result<(), Status> {
 /// As [`check_peer`], of an issuance's order; there is none where a void issuance was never asked for.
 fn check_order(peer: &Peer, order: &str) -> Result<(), Status> {
     order.parse().map_or(Ok(()), |order| check_peer(peer, &order))
-}
-
-fn disposition(request: &DisposeRequest) -> Result<Disposition, Status> {
-    match request.disposition() {
-        messages::Disposition::Shipped => Ok(Disposition::Shipped),
-        messages::Disposition::Quarantined => Ok(Disposition::Quarantined),
-        messages::Disposition::Scrapped => Ok(Disposition::Scrapped),
-        messages::Disposition::Unspecified => {
-            Err(refuse("disposition")("is none of shipped, quarantined, scrapped"))
-        }
-    }
 }
 
 impl From<OrderAccount> for Order {

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
+use data_encoding::HEXLOWER;
 use factory_fixtures::instrument::{Kind, worker};
 use factory_station::{app, config::Config, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -56,11 +57,14 @@ fn main() -> anyhow::Result<()> {
 fn check(config: &Path) -> anyhow::Result<()> {
     let config = Config::read(config)?;
     let recipes = factory_station::recipe::Recipes::load(&config.recipes)?;
+    for (name, recipe) in recipes.all() {
+        println!("recipe {name}: SHA-256 {}", HEXLOWER.encode(&recipe.digest));
+    }
     println!(
         "{}: {} nests, {} recipes, no complaint",
         config.name,
         config.nests.len(),
-        recipes.names().count()
+        recipes.all().count()
     );
     Ok(())
 }

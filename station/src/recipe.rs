@@ -150,8 +150,8 @@ impl Recipes {
         self.0.get(name).ok_or_else(|| RecipeError::Unknown(name.clone()))
     }
 
-    /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &RecipeName> {
-        self.0.keys()
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&RecipeName, &Recipe)> {
+        self.0.iter().map(|(name, recipe)| (name, recipe.as_ref()))
     }
 }

@@ -4,11 +4,16 @@ use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use factory_proto::{
+    disposition::Disposition,
     head::{HeadStatement, SIGNED_UP_TO},
-    signer::{IssuanceState, IssueRequest, LookupRequest, SignHeadRequest, signer_client::SignerClient},
+    signer::{
+        self as messages, DisposeRequest, IssuanceState, IssueRequest, LookupRequest, OpenOrderRequest,
+        SignHeadRequest, signer_client::SignerClient,
+    },
 };
 use tokio::time::sleep;
 use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -43,7 +48,7 @@ pub enum SignerError {
         "the signer has had enough of this station for the moment; see its `rate` in the signer's file: {0}"
     )]
     TooMuch(String),
-    /// It does not sign this.
+    /// It does not do this.
     #[error("the signer refused: {0}")]
     Refused(String),
     /// It signed another head of this log, which does not go with this one.
@@ -66,6 +71,26 @@ pub struct Certified {
     pub certificate: Vec<u8>,
     /// The CA chain above it, DER, the issuing CA first.
     pub issuers: Vec<Vec<u8>>,
+}
+
+/// What the signer knows of the issuances of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The one that counts.
+    pub live: Option<Uuid>,
+    /// The newest one that it never heard of, newer than the one that counts.
+    pub unheard: Option<Uuid>,
+}
+
+/// A work order as the signer has read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered {
+    /// Its id.
+    pub order: String,
+    /// SHA-256 of the recipe that it is for.
+    pub recipe_digest: Vec<u8>,
+    /// Units ordered.
+    pub quantity: u32,
 }
 
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
@@ -100,6 +125,7 @@ impl Signer {
             endpoint_name: asked.endpoint_name.to_string(),
             certificate_request: asked.request.clone(),
             supersedes: asked.supersedes.map_or_else(String::new, |issuance| issuance.to_string()),
+            recipe_digest: asked.recipe_digest.into(),
         };
         let issue = |mut client: SignerClient<Channel>| {
             let request = request.clone();
@@ -109,8 +135,48 @@ impl Signer {
         Ok(Certified { certificate: issued.certificate, issuers: issued.issuers })
     }
 
+    /// What the signer knows of the issuances of a unit, which are given oldest first.
+    pub async fn known_of(&self, issuances: &[IssuanceAsked]) -> Result<Known, SignerError> {
+        let mut known = Known { live: None, unheard: None };
+        for asked in issuances.iter().rev() {
+            match self.lookup(asked.issuance).await? {
+                IssuanceState::Asked | IssuanceState::Issued => {
+                    known.live = Some(asked.issuance);
+                    break;
+                }
+                IssuanceState::Unspecified | IssuanceState::Unknown => {
+                    known.unheard.get_or_insert(asked.issuance);
+                }
+                IssuanceState::Void => {}
+            }
+        }
+        Ok(known)
+    }
+
+    /// Opens a work order as the brand owner signed it; one that is open already is answered as it stands.
+    pub async fn open_order(&self, signed_order: &str) -> Result<Ordered, SignerError> {
+        let request = OpenOrderRequest { signed_order: signed_order.to_owned() };
+        let open = |mut client: SignerClient<Channel>| {
+            let request = request.clone();
+            async move { client.open_order(request).await }
+        };
+        let order = self.patiently(open).await?.into_inner();
+        Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quantity: order.quantity })
+    }
+
+    /// Tells what became of the unit of an issuance.
+    pub async fn dispose(&self, issuance: Uuid, disposition: Disposition) -> Result<(), SignerError> {
+        let wire = messages::Disposition::from(disposition);
+        let request = DisposeRequest { issuance_id: issuance.to_string(), disposition: wire.into() };
+        let dispose = |mut client: SignerClient<Channel>| {
+            let request = request.clone();
+            async move { client.dispose(request).await }
+        };
+        self.patiently(dispose).await.map(drop)
+    }
+
     /// What became of an issuance.
-    pub async fn lookup(&self, issuance: Uuid) -> Result<IssuanceState, SignerError> {
+    async fn lookup(&self, issuance: Uuid) -> Result<IssuanceState, SignerError> {
         let request = LookupRequest { issuance_id: issuance.to_string() };
         let lookup = |mut client: SignerClient<Channel>| {
             let request = request.clone();
@@ -170,7 +236,7 @@ impl Signer {
         // What did not come from the signer has a cause: the connection, which may have broken in mid-call.
         if status.code() == Code::Unavailable || status.source().is_some() {
             SignerError::Unreachable { place: self.place.to_string(), reason }
-        } else if status.code() == Code::ResourceExhausted {
+        } else if status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some() {
             SignerError::TooMuch(reason)
         } else {
             SignerError::Refused(reason)

@@ -95,7 +95,8 @@ impl Line {
         };
         line.start_signer()?;
         line.start_station().await?;
-        line::open(line.station()?, ORDER, QUANTITY).await?;
+        let mut station = line.station()?.clone();
+        line::open(&line.rig, &mut station, ORDER, QUANTITY).await?;
         Ok(line)
     }
 

@@ -10,8 +10,9 @@ use factory_journal::{Journal, Options, Sequence};
 use factory_proto::{
     head::HeadStatement,
     signer::{
-        DescribeRequest, DescribeResponse, IssueRequest, IssueResponse, LookupRequest, LookupResponse,
-        SignHeadRequest, SignHeadResponse, signer_server,
+        DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, IssueRequest,
+        IssueResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
+        SignHeadResponse, signer_server,
     },
 };
 use factory_station::{
@@ -83,6 +84,18 @@ impl signer_server::Signer for SignerDaemon {
             signature: signed.signature,
             certificates: signed.certificates.into_iter().map(Into::into).collect(),
         }))
+    }
+
+    async fn open_order(&self, _: Request<OpenOrderRequest>) -> Result<Response<Order>, Status> {
+        Err(Status::unimplemented("it signs heads only"))
+    }
+
+    async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
+        Err(Status::unimplemented("it signs heads only"))
+    }
+
+    async fn dispose(&self, _: Request<DisposeRequest>) -> Result<Response<DisposeResponse>, Status> {
+        Err(Status::unimplemented("it signs heads only"))
     }
 
     async fn issue(&self, _: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {

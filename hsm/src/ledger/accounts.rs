@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 
 use factory_journal::Sequence;
-use factory_proto::head::HeadStatement;
+use factory_proto::{disposition::Disposition, head::HeadStatement};
 
 use super::{
     batch::Batch,
     orders::{OrderAccount, OrderRefusal, Wanted},
-    record::{Asked, Disposed, Disposition, HeadSigned, Record, Terms},
+    record::{Asked, Disposed, HeadSigned, Record, Terms},
 };
 use crate::order::{OrderKeys, WorkOrder};
 
@@ -22,8 +22,18 @@ pub enum Standing {
     Asked(Terms),
     /// Its certificate is live, and stands in this record.
     Issued(Sequence),
-    /// Superseded; its certificate, if there ever was one, stands in this record.
+    /// Superseded, or scrapped; its certificate, if there ever was one, stands in this record.
     Void(Option<Sequence>),
+}
+
+impl Standing {
+    fn void(self) -> Self {
+        match self {
+            Self::Asked(_) => Self::Void(None),
+            Self::Issued(sequence) => Self::Void(Some(sequence)),
+            Self::Void(_) => self,
+        }
+    }
 }
 
 /// An issuance.
@@ -113,7 +123,7 @@ pub enum Refusal {
     NothingIssued,
     /// It cannot come back.
     #[error("issuance_id is void, and its unit cannot be {0} any more")]
-    Gone(&'static str),
+    Gone(Disposition),
 }
 
 /// Why a head is not signed.
@@ -303,12 +313,10 @@ impl Accounts {
         match account.standing {
             _ if account.disposition == Some(disposed.disposition) => Ok(false),
             Standing::Issued(_) => Ok(true),
+            // A board may well be destroyed before its certificate is there.
+            Standing::Asked(_) if disposed.disposition == Disposition::Scrapped => Ok(true),
             Standing::Asked(_) => Err(Refusal::NothingIssued),
-            Standing::Void(_) => Err(Refusal::Gone(match disposed.disposition {
-                Disposition::Shipped => "shipped",
-                Disposition::Quarantined => "quarantined",
-                Disposition::Scrapped => "scrapped",
-            })),
+            Standing::Void(_) => Err(Refusal::Gone(disposed.disposition)),
         }
     }
 
@@ -317,10 +325,8 @@ impl Accounts {
         if let Some(account) = self.issuances.get(&disposed.issuance) {
             let mut account = account.clone();
             account.disposition = Some(disposed.disposition);
-            if let (Disposition::Scrapped, Standing::Issued(sequence)) =
-                (disposed.disposition, account.standing)
-            {
-                account.standing = Standing::Void(Some(sequence));
+            if disposed.disposition == Disposition::Scrapped {
+                account.standing = account.standing.void();
             }
             self.settle(&disposed.issuance, account);
         }
@@ -411,11 +417,7 @@ impl Accounts {
             disposition: None,
         };
         let mut account = self.issuances.get(issuance).cloned().unwrap_or_else(nobody);
-        account.standing = match account.standing {
-            Standing::Asked(_) => Standing::Void(None),
-            Standing::Issued(sequence) => Standing::Void(Some(sequence)),
-            void @ Standing::Void(_) => void,
-        };
+        account.standing = account.standing.void();
         self.settle(issuance, account);
     }
 

@@ -2,6 +2,7 @@
 //! before it is handed out. Field numbers are for ever.
 
 use factory_journal::Keys;
+use factory_proto::disposition::Disposition;
 use minicbor::{Decode, Encode};
 
 /// One thing that became true.
@@ -122,18 +123,4 @@ pub struct Disposed {
     /// What became of it.
     #[n(1)]
     pub disposition: Disposition,
-}
-
-/// What became of a unit that has its certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum Disposition {
-    /// Left the factory.
-    #[n(0)]
-    Shipped,
-    /// Set aside.
-    #[n(1)]
-    Quarantined,
-    /// Destroyed, for good.
-    #[n(2)]
-    Scrapped,
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     accounts::{Accounts, Standing},
-    record::{Asked, Disposition, Record},
+    record::{Asked, Record},
 };
 
 /// Why there is no report.
@@ -78,15 +78,10 @@ pub fn write(dir: &Path, out: &mut impl Write) -> Result<(), ReportError> {
             Some(Standing::Void(_)) => "void",
             Some(Standing::Asked(_)) | None => "asked",
         };
-        let disposition = match accounts.account(&asked.issuance).and_then(|account| account.disposition) {
-            Some(Disposition::Shipped) => Some("shipped"),
-            Some(Disposition::Quarantined) => Some("quarantined"),
-            Some(Disposition::Scrapped) => Some("scrapped"),
-            None => None,
-        };
+        let disposition = accounts.account(&asked.issuance).and_then(|account| account.disposition);
         let line = json!({
             "issuance": asked.issuance, "order": asked.order, "endpoint-name": asked.endpoint_name,
-            "state": state, "disposition": disposition, "supersedes": asked.supersedes,
+            "state": state, "disposition": disposition.map(|it| it.to_string()), "supersedes": asked.supersedes,
             "serial": HEXLOWER.encode(&asked.terms.serial),
             "fingerprint": certificates.get(&asked.issuance).map(|it| HEXLOWER.encode(it)),
             "asked-nanoseconds": time,

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::record::{Disposition, Issued};
+use crate::ledger::record::Issued;
 
 const TERMS: Terms = Terms { serial: [1; 16], not_before: 0, not_after: 1 };
 
@@ -187,13 +187,14 @@ fn what_became_of_a_unit_is_kept_and_scrapped_is_for_good() {
     assert_eq!(accounts.decide_disposal(&disposed(Shipped)), Err(Refusal::NothingIssued));
     accounts.ask(&asked("a", "one", 1, None));
     assert_eq!(accounts.decide_disposal(&disposed(Shipped)), Err(Refusal::NothingIssued));
+    assert_eq!(accounts.decide_disposal(&disposed(Scrapped)), Ok(true), "a board without a certificate");
     accounts.issued("a", 2.into());
     for disposition in [Quarantined, Shipped, Quarantined, Scrapped] {
         assert_eq!(accounts.decide_disposal(&disposed(disposition)), Ok(true), "{disposition:?}");
         accounts.disposed(&disposed(disposition));
         assert_eq!(accounts.decide_disposal(&disposed(disposition)), Ok(false), "{disposition:?}");
     }
-    assert_eq!(accounts.decide_disposal(&disposed(Shipped)), Err(Refusal::Gone("shipped")));
+    assert_eq!(accounts.decide_disposal(&disposed(Shipped)), Err(Refusal::Gone(Shipped)));
     assert_eq!(accounts.account("a").unwrap().standing, Standing::Void(Some(2.into())));
     // Another board may take the name: as one more certificate for a device that had one.
     let next = asked("b", "one", 2, None);
