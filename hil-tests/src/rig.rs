@@ -142,24 +142,27 @@ impl Rig {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
-    /// The work order for the rig's recipe as the brand owner has signed it, once.
+    /// The work order for the rig's recipe as the brand owner has signed it.
     pub fn sign_order(&self, order: &str, quantity: u32) -> anyhow::Result<String> {
-        let file = self.folder.join(format!("{order}.jws"));
-        if !file.exists() {
-            fs::write(&file, self.sign_order_for(&self.recipe_digest()?, order, quantity)?)?;
-        }
-        Ok(fs::read_to_string(file)?)
+        self.sign_order_for(&self.recipe_digest()?, order, quantity)
     }
 
-    /// Signs a work order with the tool for it: `quantity` units, as many spare ones, and four times as many replacements.
+    /// A work order signed with the tool for it, once: `quantity` units, as many spare ones, and four times as many
+    /// replacements.
     pub fn sign_order_for(&self, recipe: &str, order: &str, quantity: u32) -> anyhow::Result<String> {
+        let file = self.folder.join(format!("{order}.jws"));
+        if file.exists() {
+            return Ok(fs::read_to_string(file)?);
+        }
         let mut sign = self.program("factory-signerd")?;
         sign.arg("sign-order").arg("--key").arg(self.folder.join("orders.key"));
         sign.arg("--ca").arg(self.ca_certificate());
         sign.args(["--order", order, "--product", RECIPE, "--recipe-digest", recipe]);
         sign.args(["--quantity", &quantity.to_string(), "--spare", &quantity.to_string()]);
         sign.args(["--replacements", &(4 * quantity).to_string()]);
-        Ok(said(sign)?.trim().to_owned())
+        let signed = said(sign)?.trim().to_owned();
+        fs::write(file, &signed)?;
+        Ok(signed)
     }
 
     /// The signer's books of an order, and whether no unit of it is open.

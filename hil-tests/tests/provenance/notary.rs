@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use factory_hsm::order::WorkOrder;
 use factory_journal::{Journal, Options, Sequence};
 use factory_proto::{
     head::HeadStatement,
@@ -86,8 +87,14 @@ impl signer_server::Signer for SignerDaemon {
         }))
     }
 
-    async fn open_order(&self, _: Request<OpenOrderRequest>) -> Result<Response<Order>, Status> {
-        Err(Status::unimplemented("it signs heads only"))
+    async fn open_order(&self, request: Request<OpenOrderRequest>) -> Result<Response<Order>, Status> {
+        let order = WorkOrder::read(&request.into_inner().signed_order).unwrap();
+        Ok(Response::new(Order {
+            work_order: order.order.to_string(),
+            recipe_digest: order.recipe.into(),
+            quantity: order.quantity,
+            ..Order::default()
+        }))
     }
 
     async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
