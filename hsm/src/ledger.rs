@@ -11,8 +11,8 @@ use std::{
 };
 
 use factory_journal::{Journal, JournalError, Options, Room, Sequence};
-use factory_proto::head::HeadStatement;
-use tokio::sync::{oneshot, watch};
+use factory_proto::{head::HeadStatement, ledger_head::LedgerHead};
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 
 mod accounts;
@@ -52,6 +52,7 @@ pub struct Ledger {
     accounts: Mutex<Accounts>,
     /// Held from a decision until it is durable.
     deciding: tokio::sync::Mutex<()>,
+    moved: Notify,
     /// Requests that wait for that.
     waiting: Mutex<Vec<(Claim, oneshot::Sender<Answer>)>>,
 }
@@ -75,6 +76,7 @@ impl Ledger {
             journal,
             accounts: Mutex::new(accounts),
             deciding: tokio::sync::Mutex::default(),
+            moved: Notify::new(),
             waiting: Mutex::default(),
         })
     }
@@ -118,7 +120,7 @@ impl Ledger {
         }
         self.waiting().splice(..0, later);
         let records = new.iter().map(|(asked, _)| Record::Asked(asked.clone())).collect();
-        match self.journal.append_all(records).await {
+        match self.append_all(records).await {
             Ok(_) => {
                 for (asked, answer) in new {
                     self.lock().ask(&asked);
@@ -151,7 +153,7 @@ impl Ledger {
             Err(refusal) => return Ok(Err(refusal)),
         }
         let opened = OrderOpened { order: order.order.to_string(), signed: signed.clone() };
-        self.journal.append(Record::OrderOpened(opened)).await?;
+        self.append(Record::OrderOpened(opened)).await?;
         let id = order.order.clone();
         self.lock().order_opened(order, signed);
         Ok(self.order(id.as_str()))
@@ -177,7 +179,7 @@ impl Ledger {
             Ok(false) => return Ok(Ok(())),
             Err(refusal) => return Ok(Err(refusal)),
         }
-        self.journal.append(Record::Disposed(disposed.clone())).await?;
+        self.append(Record::Disposed(disposed.clone())).await?;
         self.lock().disposed(&disposed);
         Ok(Ok(()))
     }
@@ -189,7 +191,7 @@ impl Ledger {
     pub async fn keep(&self, issuance: Uuid, certificate: Vec<u8>) -> Result<bool, JournalError> {
         let issuance = issuance.to_string();
         let record = Record::Issued(Issued { issuance: issuance.clone(), certificate });
-        let sequence = self.journal.append(record).await?;
+        let sequence = self.append(record).await?;
         let mut accounts = self.lock();
         accounts.issued(&issuance, sequence);
         Ok(accounts.account(&issuance).is_some_and(|account| matches!(account.standing, Standing::Issued(_))))
@@ -222,9 +224,59 @@ impl Ledger {
     /// # Errors
     /// The ledger takes nothing more: the signature must be forgotten.
     pub async fn keep_head(&self, statement: HeadStatement, signed: HeadSigned) -> Result<(), JournalError> {
-        self.journal.append(Record::HeadSigned(signed.clone())).await?;
+        self.append(Record::HeadSigned(signed.clone())).await?;
         self.lock().head_signed(statement, signed);
         Ok(())
+    }
+
+    /// Its last record.
+    pub fn last(&self) -> Sequence {
+        self.journal.last()
+    }
+
+    /// Its head; none as long as nothing is in it. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn head(&self) -> Result<Option<LedgerHead>, JournalError> {
+        let (first, last) =
+            (self.journal.get(Sequence::START.next())?, self.journal.get(self.journal.last())?);
+        Ok(first
+            .zip(last)
+            .map(|(first, last)| LedgerHead::new(log_id(&first.hash), last.sequence.get(), last.hash)))
+    }
+
+    /// How it contradicts a head that was signed of it, if it does. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn contradicts(&self, head: &LedgerHead) -> Result<Option<String>, JournalError> {
+        let Some(first) = self.journal.get(Sequence::START.next())? else {
+            return Ok(Some(format!(
+                "the ledger is empty, and its head was signed at record {}",
+                head.sequence
+            )));
+        };
+        if log_id(&first.hash) != head.log_id {
+            return Ok(Some("the ledger is another one than its head was signed of".to_owned()));
+        }
+        let last = self.journal.last().get();
+        if head.sequence > last {
+            let signed = head.sequence;
+            return Ok(Some(format!(
+                "the ledger ends at record {last}, and its head was signed at record {signed}: it was rolled back or cut"
+            )));
+        }
+        let same = self.journal.get(head.sequence.into())?.is_some_and(|entry| entry.hash == head.hash);
+        let sequence = head.sequence;
+        Ok((!same).then(|| {
+            format!("record {sequence} of the ledger is another one than its head was signed at: it was rolled back or edited")
+        }))
+    }
+
+    /// Waits until it has become longer.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
     }
 
     /// Whether there is room for new issuances.
@@ -234,6 +286,16 @@ impl Ledger {
 
     fn waiting(&self) -> MutexGuard<'_, Vec<(Claim, oneshot::Sender<Answer>)>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn append(&self, record: Record) -> Result<Sequence, JournalError> {
+        self.append_all(vec![record]).await
+    }
+
+    async fn append_all(&self, records: Vec<Record>) -> Result<Sequence, JournalError> {
+        let sequence = self.journal.append_all(records).await?;
+        self.moved.notify_one();
+        Ok(sequence)
     }
 
     // No step under these locks can fail half-way.
@@ -250,4 +312,9 @@ fn tell(answer: oneshot::Sender<Answer>, what: Answer) {
 fn seconds(time: SystemTime) -> i64 {
     let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A ledger is known by its first record, whose time no other one has.
+fn log_id(first: &[u8; 32]) -> [u8; 16] {
+    *first.first_chunk().expect("a hash is longer than an id")
 }

@@ -3,6 +3,7 @@
 //! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request's way:
 //! [`door`] (who is it, [`peer`]) → [`admission`] → [`service`] (gRPC, and [`csr`] at the door) → [`registrar`] → [`ledger`], and [`issuer`] ([`profile`], [`authority`])
 //! or [`provenance`] → [`token`].
+//! [`witness`] sees to it that the ledger is the one that stations were answered from.
 //! [`vigil`] watches token and ledger meanwhile, and tells [`health`].
 //! [`ceremony`] makes the token and the CA before that, once.
 
@@ -27,3 +28,4 @@ pub mod socket;
 pub mod tls;
 pub mod token;
 pub mod vigil;
+pub mod witness;

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -84,13 +85,16 @@ impl Provenance {
     /// # Errors
     /// The token did not sign, or with another key.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
-        use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
-
         let signature = RemoteKey::new(&self.pool, &self.point).sign_message(message)?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point)
-            .verify(message, &signature)
-            .map_err(|_| SigningError::Token(TokenError::OtherKey))?;
+        if !self.has_signed(message, &signature) {
+            return Err(SigningError::Token(TokenError::OtherKey));
+        }
         Ok(signature)
+    }
+
+    /// Whether this is the key's signature of a message.
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).verify(message, signature).is_ok()
     }
 }
 

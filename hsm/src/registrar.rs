@@ -89,16 +89,14 @@ pub struct Registrar {
 
 impl Registrar {
     /// Brings them together.
-    pub fn new(issuer: Issuer, provenance: Provenance, ledger: Ledger, order_keys: OrderKeys) -> Self {
+    pub fn new(
+        issuer: Issuer,
+        provenance: Arc<Provenance>,
+        ledger: Arc<Ledger>,
+        order_keys: OrderKeys,
+    ) -> Self {
         let (at_work, heads) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self {
-            issuer: Arc::new(issuer),
-            provenance: Arc::new(provenance),
-            ledger: Arc::new(ledger),
-            order_keys,
-            at_work,
-            heads,
-        }
+        Self { issuer: Arc::new(issuer), provenance, ledger, order_keys, at_work, heads }
     }
 
     /// Who issues.

@@ -35,6 +35,7 @@ use crate::{
     peer::Peer,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
+    witness::Witness,
 };
 
 /// A request holds 4096 bytes of PKCS#10 and three names; far more is no request.
@@ -67,6 +68,7 @@ pub enum ServeError {
 pub async fn serve(
     doors: Doors,
     registrar: Registrar,
+    witness: Witness,
     health: &Health,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -86,7 +88,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_connection_age(CONNECTION_AGE)
-        .layer(AdmissionLayer)
+        .layer(AdmissionLayer(witness))
         .add_service(health.service().await)
         .add_service(reflection)
         .add_service(signer)

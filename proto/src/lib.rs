@@ -5,6 +5,7 @@
 pub mod disposition;
 pub mod head;
 pub mod ids;
+pub mod ledger_head;
 pub mod outcome;
 pub mod units;
 

@@ -22,6 +22,7 @@ use factory_hsm::{
         session::{Access, Login},
     },
     vigil::{Fatal, Vigil},
+    witness::Witness,
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -45,10 +46,10 @@ pub fn serve(config: &Path) -> Result<()> {
         SigningPool::open(Access::new(login.clone(), key), sessions, config.sign_deadline)
     };
     let issuing = pool(&ca.key_label, config.sessions)?;
-    let provenance = Provenance::open(
+    let provenance = Arc::new(Provenance::open(
         &config.provenance.certificate,
         pool(&config.provenance.key_label, NonZeroUsize::MIN)?,
-    )?;
+    )?);
     let now = OffsetDateTime::now_utc();
     let issuer = Issuer::new(authority, issuing, config.subject, config.certificate_lifetime, now)?;
     let runtime = tokio::runtime::Runtime::new().context("the runtime could not be started")?;
@@ -69,12 +70,15 @@ pub fn serve(config: &Path) -> Result<()> {
             None => None,
         };
         let doors = Doors::open(listener, tls, Peers::new(config.peers));
-        let ledger = Ledger::open(&config.ledger, &order_keys).context("the ledger cannot be opened")?;
+        let ledger =
+            Arc::new(Ledger::open(&config.ledger, &order_keys).context("the ledger cannot be opened")?);
+        let witness = Witness::new(ledger.clone(), provenance.clone());
         let (health, vigil) = (
             Health::default(),
             Vigil {
                 login: login.clone(),
                 room: ledger.room(),
+                betrayed: witness.betrayed(),
                 deadline: config.sign_deadline,
                 hang_limit: config.hang_limit,
             },
@@ -88,10 +92,11 @@ pub fn serve(config: &Path) -> Result<()> {
             }
         };
         tokio::select! {
-            served = service::serve(doors, registrar, &health, stop) => {
+            served = service::serve(doors, registrar, witness.clone(), &health, stop) => {
                 served?;
             }
             fatal = vigil.keep(&health) => return Err(fatal.into()),
+            () = witness.keep_signing() => {}
         }
         info!("stopped");
         Ok(())

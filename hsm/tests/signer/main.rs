@@ -14,3 +14,4 @@ mod request;
 mod rig;
 mod socket;
 mod token_lost;
+mod witness;
