@@ -1,6 +1,6 @@
 //! Work orders from the brand owner's signature to the closed books, on the virtual line.
 
-use std::path::Path;
+use std::{fs, path::Path, process::Command};
 
 use factory_hil_tests::{
     mes::line::{self, Assembly},
@@ -91,5 +91,42 @@ async fn only_what_the_brand_owner_signed_is_opened() -> anyhow::Result<()> {
     let text = "is for a recipe with SHA-256 abab";
     check(open("WO-3", 2, elsewhere), Code::FailedPrecondition, text).await;
     station.open_work_order(open("WO-1", 2, signed)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_signers_ledger_that_was_put_back_is_noticed_by_what_the_station_keeps() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut rig, mut station) = line(folder.path()).await?;
+    let exchange = |from: &str, to: &str| {
+        let (from, to) = (folder.path().join(from), folder.path().join(to));
+        assert!(Command::new("cp").arg("-a").arg(&from).arg(&to).status().unwrap().success());
+    };
+    line::open(&rig, &mut station, "WO-1", 9).await?;
+    rig.stop_signer()?;
+    exchange("ledger", "ledger-before");
+    rig.start_signer()?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
+    // Each call brings home the newest head, at the latest the next one.
+    line::dispose(&mut station, "SN0001", Disposition::Shipped).await?;
+    rig.stop_signer()?;
+    fs::rename(folder.path().join("ledger"), folder.path().join("ledger-newest"))?;
+    exchange("ledger-before", "ledger");
+    rig.start_signer()?;
+    // Also after the station was away.
+    assert!(rig.stop_station()?);
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(2)).await?;
+    assert_eq!((unit.outcome(), unit.failing_step.as_str()), (Outcome::Error, "identity"));
+    assert!(unit.reason.contains("stop it, and restore the newest copy of its ledger"), "{}", unit.reason);
+
+    rig.stop_signer()?;
+    fs::remove_dir_all(folder.path().join("ledger"))?;
+    exchange("ledger-newest", "ledger");
+    rig.start_signer()?;
+    let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(3)).await?;
+    assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     Ok(())
 }

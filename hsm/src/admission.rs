@@ -1,43 +1,32 @@
-//! Lets a call in, or not: says who calls, holds a peer to its share, and has the ledger's head heard and handed out.
+//! Lets a call in, or not: says who calls, and holds a peer to its share.
 //!
 //! Knows nothing of what is asked.
 
 use std::{
     future::Future,
-    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Instant,
 };
 
-use factory_proto::ledger_head::METADATA;
-use tonic::{
-    Code, Status,
-    body::Body,
-    codegen::http,
-    metadata::{BinaryMetadataKey, BinaryMetadataValue, MetadataMap},
-};
+use tonic::{Code, Status, body::Body, codegen::http};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
 
 use crate::{
     door::Caller,
     peer::{Peer, TooMuch},
-    witness::{Witness, WitnessError},
 };
-
-/// Who asks how the signer is gets an answer whatever the ledger is.
-const HEALTH: &str = "/grpc.health.v1.";
 
 /// In front of all services.
 #[derive(Clone)]
-pub struct AdmissionLayer(pub Witness);
+pub struct AdmissionLayer;
 
 impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Admission<S> {
-        Admission { inner, witness: self.0.clone() }
+        Admission { inner }
     }
 }
 
@@ -45,14 +34,13 @@ impl<S> Layer<S> for AdmissionLayer {
 #[derive(Clone)]
 pub struct Admission<S> {
     inner: S,
-    witness: Witness,
 }
 
 type Answer<E> = Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>>;
 
 impl<S> Service<http::Request<Body>> for Admission<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + 'static,
+    S: Service<http::Request<Body>, Response = http::Response<Body>>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
@@ -67,20 +55,11 @@ where
         match admit(call.extensions().get()) {
             Ok((peer, permit)) => {
                 call.extensions_mut().insert(peer);
-                // The one that has said that it is ready.
-                let fresh = self.inner.clone();
-                let mut inner = mem::replace(&mut self.inner, fresh);
-                let witness = self.witness.clone();
+                let answer = self.inner.call(call);
                 Box::pin(async move {
-                    if !call.uri().path().starts_with(HEALTH)
-                        && let Err(refused) = hear(&witness, call.headers()).await
-                    {
-                        return Ok(refused.into_http());
-                    }
-                    let mut answer = inner.call(call).await?;
-                    hand_out(&witness, answer.headers_mut());
+                    let answer = answer.await;
                     drop(permit);
-                    Ok(answer)
+                    answer
                 })
             }
             Err(refused) => Box::pin(async move { Ok(refused.into_http()) }),
@@ -93,25 +72,6 @@ fn admit(caller: Option<&Caller>) -> Result<(Peer, tokio::sync::OwnedSemaphorePe
     let peer = who.as_ref().map_err(|stranger| Status::permission_denied(stranger.to_string()))?;
     let permit = peer.begin_call(Instant::now()).map_err(too_much)?;
     Ok((peer.clone(), permit))
-}
-
-async fn hear(witness: &Witness, headers: &http::HeaderMap) -> Result<(), Status> {
-    let brought = MetadataMap::from_headers(headers.clone()).get_bin(METADATA).map(|it| it.to_bytes());
-    let brought =
-        brought.transpose().map_err(|_| Status::invalid_argument(format!("{METADATA} is no base64")))?;
-    witness.hear(brought.as_deref()).await.map_err(|refused| match refused {
-        WitnessError::Unread => Status::unavailable(refused.to_string()),
-        WitnessError::Stranger | WitnessError::Betrayed(_) => {
-            Status::failed_precondition(refused.to_string())
-        }
-    })
-}
-
-fn hand_out(witness: &Witness, headers: &mut http::HeaderMap) {
-    let Some(head) = witness.newest() else { return };
-    let mut metadata = MetadataMap::new();
-    metadata.insert_bin(BinaryMetadataKey::from_static(METADATA), BinaryMetadataValue::from_bytes(&head));
-    headers.extend(metadata.into_headers());
 }
 
 fn too_much(refused: TooMuch) -> Status {

@@ -35,7 +35,7 @@ use crate::{
     peer::Peer,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
-    witness::Witness,
+    witness::{Witness, layer::WitnessLayer},
 };
 
 /// A request holds 4096 bytes of PKCS#10 and three names; far more is no request.
@@ -88,7 +88,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_connection_age(CONNECTION_AGE)
-        .layer(AdmissionLayer(witness))
+        .layer(AdmissionLayer)
+        .layer(WitnessLayer(witness))
         .add_service(health.service().await)
         .add_service(reflection)
         .add_service(signer)

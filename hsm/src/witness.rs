@@ -18,6 +18,8 @@ use tokio::{
 };
 use tracing::{error, warn};
 
+pub mod layer;
+
 use crate::{ledger::Ledger, provenance::Provenance};
 
 /// A head is at most so old when it is handed out; a token is not kept busy with it.

@@ -90,7 +90,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         backlog: Backlog::count(&journal)?,
         orders: Orders::new(journal.clone(), units.clone(), books),
         units,
-        signer: Signer::at(config.signer.clone())?,
+        signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::default(),
         recipes,
         journal,

@@ -20,6 +20,7 @@ use factory_station::{
     provenance::{Notary, Occasions, Trouble, audit::audit},
     record::Record,
     results::Backlog,
+    signer,
 };
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -138,7 +139,8 @@ impl Station {
             state,
             journal: journal.clone(),
             opened_at: journal.last(),
-            signer: factory_station::signer::Signer::new(&folder.join("signer.sock")),
+            signer: signer::Signer::at(signer::SignerPlace::Socket(folder.join("signer.sock")), folder)
+                .unwrap(),
             backlog: backlog.clone(),
             occasions: Occasions { every: 16, shift_ends: Vec::new() },
             trouble: trouble.clone(),

@@ -82,11 +82,11 @@ async fn a_ledger_rolled_back_cut_or_swapped_stops_the_signer_for_everybody() {
         let mut health = server.health().await;
         health.until(true).await;
         let refused = call(&server, Some(&head)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert_eq!(refused.code(), Code::DataLoss, "{refused}");
         assert!(refused.message().contains(sentence), "{refused}");
         // A station that brings nothing is refused from then on as well.
         let refused = server.ask(unit("three")).await.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert_eq!(refused.code(), Code::DataLoss, "{refused}");
         assert!(refused.message().contains("restore the newest copy of its ledger"), "{refused}");
         health.until(false).await;
     };
@@ -139,7 +139,7 @@ async fn a_head_that_is_not_ours_stops_nobody_but_who_brings_it() {
     let foreign = head_of(&elsewhere, 1).await;
     for head in [foreign.as_slice(), b"", b"\x00\x01\x02", &[0xff; 4000]] {
         let refused = call(&server, Some(head)).await.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
         assert!(refused.message().contains("none that this signer has signed"), "{refused}");
     }
     let own = head_of(&server, 1).await;
