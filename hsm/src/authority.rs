@@ -3,11 +3,12 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aws_lc_rs::rand;
 use factory_proto::ids::EndpointName;
-use rcgen::{Issuer, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -15,7 +16,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     csr::DeviceKey,
-    profile::{self, CaEndsTooSoon, Validity},
+    profile::{
+        Subject, Validity,
+        device::{Kind, Profile},
+    },
     token::{
         TokenError,
         key::{RemoteKey, SignDigest},
@@ -65,9 +69,6 @@ pub enum AuthorityError {
         "the key in the token does not belong to the CA certificate: correct `key-label` or `certificate` of the [[authority]]"
     )]
     OtherKey,
-    /// Too old to issue what the platform takes.
-    #[error(transparent)]
-    EndsTooSoon(#[from] CaEndsTooSoon),
     /// The token did not sign at all.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -140,6 +141,20 @@ impl Authority {
         &self.point
     }
 
+    /// Whether it may have such certificates below it, as far as its extended key usages say.
+    pub fn may_issue(&self, profile: &Profile) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(&self.certificate) else { return false };
+        let Ok(Some(usages)) = parsed.extended_key_usage() else { return true };
+        let usages = usages.value;
+        let allowed = |usage: &ExtendedKeyUsagePurpose| match usage {
+            ExtendedKeyUsagePurpose::ClientAuth => usages.client_auth,
+            ExtendedKeyUsagePurpose::ServerAuth => usages.server_auth,
+            ExtendedKeyUsagePurpose::CodeSigning => usages.code_signing,
+            _ => false,
+        };
+        usages.any || profile.extended_key_usages().iter().all(allowed)
+    }
+
     /// From when to when the CA is valid.
     pub fn validity(&self) -> Validity {
         self.validity
@@ -165,6 +180,7 @@ impl Authority {
         issued: &CertificateDer<'_>,
         endpoint: &EndpointName,
         key: &DeviceKey,
+        usage: KeyUsage,
         now: OffsetDateTime,
     ) -> Result<(), VerifyError> {
         let anchor = anchor_from_trusted_cert(&self.certificate).map_err(VerifyError::Path)?;
@@ -176,7 +192,7 @@ impl Authority {
                 &[anchor],
                 &[],
                 UnixTime::since_unix_epoch(since_epoch),
-                KeyUsage::client_auth(),
+                usage,
                 None,
                 None,
             )
@@ -201,7 +217,12 @@ fn written_issuer(ca: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let endpoint = "probe".parse().expect("an endpoint name");
     let now = OffsetDateTime::UNIX_EPOCH;
     let validity = Validity { not_before: now, not_after: now };
-    let probe = profile::device(&endpoint, &profile::Subject::default(), validity, [1; 16])
+    let name = "probe".parse().expect("it is a name");
+    let kind = Kind::Client { lifetime: Duration::ZERO };
+    let profile = Profile { name, subject: Subject::default(), kind };
+    let probe = profile
+        .certificate(&endpoint, validity, [1; 16])
+        .ok()?
         .signed_by(&KeyPair::generate().ok()?, &issuer)
         .ok()?;
     let (_, parsed) = X509Certificate::from_der(probe.der()).ok()?;

@@ -10,16 +10,23 @@ use std::{
     time::Duration,
 };
 
-use factory_proto::ids::AuthorityName;
+use factory_proto::ids::{AuthorityName, ProfileName};
 use factory_settings::{SettingsError, Table, Value, duration, integer, list, path, table, text};
 use humantime::format_duration;
 
 use crate::{
     peer::{Entry, Identity},
-    profile::{MINIMUM_LIFETIME, Subject, YEAR},
+    profile::{
+        MINIMUM_LIFETIME, Subject, YEAR,
+        device::{Kind, Profile},
+    },
     rate::Rate,
     tls::TlsFiles,
 };
+
+mod profile;
+
+use profile::profile;
 
 /// What PKCS#11 keeps of a token's label (CK_TOKEN_INFO, PKCS#11 v2.40 section 3.2).
 const TOKEN_LABEL_LIMIT: usize = 32;
@@ -49,8 +56,6 @@ pub struct Config {
     pub firmware: Option<RoleKey>,
     /// Where the ledger lies.
     pub ledger: PathBuf,
-    /// How long a device certificate is valid; [`MINIMUM_LIFETIME`] to 100 years.
-    pub certificate_lifetime: Duration,
     /// Sessions with the token, each with a thread that owns it.
     pub sessions: NonZeroUsize,
     /// How long one signature may take, waiting in the queue included.
@@ -65,8 +70,12 @@ pub struct Config {
     pub listen: Option<(SocketAddr, TlsFiles)>,
     /// Who may ask; when nobody is listed, the signer's own user and root.
     pub peers: Vec<Entry>,
-    /// What a certificate's subject holds besides the CN.
+    /// What the CAs' subjects hold besides the CN.
     pub subject: Subject,
+    /// What devices' certificates may say; at least one.
+    pub profiles: Vec<Profile>,
+    /// Where the CAs' revocation lists are put, and for how long each is good; `None`: nowhere.
+    pub revocation: Option<(PathBuf, Duration)>,
 }
 
 /// One of the CAs.
@@ -76,6 +85,8 @@ pub struct AuthorityKey {
     pub name: AuthorityName,
     /// Its key and certificate.
     pub role: RoleKey,
+    /// The profiles that it issues by; `None`: all.
+    pub profiles: Option<Vec<ProfileName>>,
 }
 
 /// A key pair in the token, and its certificate.
@@ -107,8 +118,7 @@ impl Config {
             complain_of_shared_keys(file, authorities, provenance, firmware.as_ref());
         }
         let ledger = file.required("ledger", path);
-        let certificate_lifetime =
-            file.or("certificate-lifetime", 20 * YEAR, within(MINIMUM_LIFETIME..=100 * YEAR));
+        let certificate_lifetime = file.or("certificate-lifetime", 20 * YEAR, lifetime);
         let sessions = file.or("sessions", DEFAULT_SESSIONS, sessions);
         let sign_deadline = file.or(
             "sign-deadline",
@@ -154,6 +164,17 @@ impl Config {
             complain_of_same_peers(file, peers);
         }
         let subject = file.or("subject", Subject::default(), table(subject));
+        let (common, years) =
+            (subject.clone().unwrap_or_default(), certificate_lifetime.unwrap_or(20 * YEAR));
+        let usual = || vec![usual_profile(&common, years)];
+        let profiles = file.optional("profile", list(table(|table| profile(table, &common, years))));
+        let profiles = profiles.map(|profiles| profiles.unwrap_or_else(usual));
+        if let Some(profiles) = &profiles {
+            complain_of_profiles(file, profiles, authorities.as_deref().unwrap_or_default());
+        }
+        let crl_directory = file.optional("crl-directory", path);
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let crl_lifetime = file.or("crl-lifetime", week, within(Duration::from_secs(3600)..=52 * week));
         Some(Self {
             socket: socket?,
             module: module?,
@@ -164,7 +185,6 @@ impl Config {
             provenance: provenance?,
             firmware: firmware?,
             ledger: ledger?,
-            certificate_lifetime: certificate_lifetime?,
             sessions: sessions?,
             sign_deadline: sign_deadline?,
             hang_limit: hang_limit?,
@@ -173,6 +193,8 @@ impl Config {
             listen: listen?,
             peers: peers?,
             subject: subject?,
+            profiles: certificate_lifetime.and(profiles)?,
+            revocation: crl_directory?.zip(crl_lifetime),
         })
     }
 }
@@ -180,7 +202,8 @@ impl Config {
 fn authority(file: &mut Table<'_>) -> Option<AuthorityKey> {
     let name = file.required("name", text);
     let role = role(file);
-    Some(AuthorityKey { name: name?, role: role? })
+    let profiles = file.optional("profiles", list(text));
+    Some(AuthorityKey { name: name?, role: role?, profiles: profiles? })
 }
 
 fn role(file: &mut Table<'_>) -> Option<RoleKey> {
@@ -271,10 +294,42 @@ fn complain_of_same_peers(file: &Table<'_>, peers: &[Entry]) {
     }
 }
 
+/// What devices get when the file says nothing else.
+fn usual_profile(subject: &Subject, lifetime: Duration) -> Profile {
+    let name = "bootstrap".parse().expect("it is a name");
+    Profile { name, subject: subject.clone(), kind: Kind::Client { lifetime } }
+}
+
+fn complain_of_profiles(file: &Table<'_>, profiles: &[Profile], authorities: &[AuthorityKey]) {
+    if profiles.is_empty() {
+        file.complain("profile", "holds no profile: leave it out for the usual one, called bootstrap");
+    }
+    for (index, profile) in profiles.iter().enumerate() {
+        if profiles[..index].iter().any(|other| other.name == profile.name) {
+            file.complain("profile", format!("holds two profiles called {}", profile.name));
+        }
+    }
+    for authority in authorities {
+        for name in authority.profiles.iter().flatten() {
+            if !profiles.iter().any(|profile| profile.name == *name) {
+                let ca = &authority.name;
+                file.complain(
+                    "authority",
+                    format!("has CA {ca} issue by {name}, and there is no such [[profile]]"),
+                );
+            }
+        }
+    }
+}
+
+fn lifetime(value: &Value<'_>) -> Option<Duration> {
+    within(MINIMUM_LIFETIME..=100 * YEAR)(value)
+}
+
 fn subject(subject: &mut Table<'_>) -> Option<Subject> {
     let organization = subject.optional("organization", text);
     let country = subject.optional("country", text);
-    Some(Subject { organization: organization?, country: country? })
+    Some(Subject { organization: organization?, organizational_unit: None, country: country? })
 }
 
 fn token_label(value: &Value<'_>) -> Option<String> {
@@ -355,7 +410,8 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
     fn what_is_left_out_has_a_default() {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.sessions.get(), 2);
-        assert_eq!(config.certificate_lifetime, humantime::parse_duration("20y").unwrap());
+        assert_eq!(config.profiles, [usual_profile(&Subject::default(), 20 * YEAR)]);
+        assert_eq!(config.revocation, None);
         assert_eq!(config.sign_deadline, Duration::from_secs(10));
         assert_eq!((config.so_pin_credential, config.listen), (None, None));
         assert_eq!(config.peers, []);
@@ -369,7 +425,7 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
              hang-limit = \"1h\"\n[subject]\ncountry = \"DE\"\n"
         ))
         .unwrap();
-        assert_eq!(config.certificate_lifetime, 12 * YEAR);
+        assert_eq!(config.profiles, [usual_profile(&config.subject, 12 * YEAR)]);
         assert_eq!(config.sessions.get(), SESSION_LIMIT);
         assert_eq!(config.sign_deadline, Duration::from_millis(1));
         assert_eq!(config.hang_limit, Duration::from_secs(3600));
@@ -448,6 +504,46 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
             &format!("{GOOD}sign-deadline = \"2s\"\nhang-limit = \"1s\"\n"),
             &["10: key `hang-limit`: must not be less than `sign-deadline`"],
         );
+    }
+
+    #[test]
+    fn profiles_say_what_they_are_and_take_the_rest_from_the_file() {
+        let config = parse(&format!(
+            "{GOOD}certificate-lifetime = \"12y\"\nsubject = {{ organization = \"Example\" }}\n\
+             [[profile]]\nname = \"b\"\nkind = \"bootstrap\"\n\
+             [[profile]]\nname = \"l\"\nkind = \"lwm2m\"\norganizational-unit = \"acc\"\nlifetime = \"15y\"\n\
+             [[profile]]\nname = \"i\"\nkind = \"idevid\"\nhardware-type = \"1.3.6.1.4.1.99999.1\"\n\
+             [[profile]]\nname = \"c\"\nkind = \"custom\"\nlifetime = \"30d\"\ncountry = \"DE\"\n\
+             extended-key-usages = [\"server-auth\"]\n"
+        ))
+        .unwrap();
+        let organization: Option<crate::profile::Name> = Some("Example".parse().unwrap());
+        assert!(config.profiles.iter().all(|profile| profile.subject.organization == organization));
+        assert_eq!(config.profiles[0].kind, Kind::Client { lifetime: 12 * YEAR });
+        assert_eq!(config.profiles[1].kind, Kind::Client { lifetime: 15 * YEAR });
+        assert_eq!(config.profiles[1].subject.organizational_unit, Some("acc".parse().unwrap()));
+        assert_eq!(config.profiles[2].kind, Kind::IDevId { hardware_type: vec![1, 3, 6, 1, 4, 1, 99999, 1] });
+        assert_eq!(config.profiles[3].subject.country, Some("DE".parse().unwrap()));
+        let bad = format!(
+            "{GOOD}[[profile]]\nname = \"b\"\nkind = \"boot\"\n\
+             [[profile]]\nname = \"l\"\nkind = \"lwm2m\"\nlifetime = \"9y\"\n\
+             [[profile]]\nname = \"i\"\nkind = \"idevid\"\nhardware-type = \"3.1\"\n\
+             [[profile]]\nname = \"c\"\nkind = \"custom\"\nlifetime = \"1y\"\nkey-usages = [\"cert-sign\"]\n"
+        );
+        check(
+            &bad,
+            &[
+                "11: key `profile[1].kind`: is none of bootstrap, lwm2m, idevid, custom",
+                "12: key `profile[2].organizational-unit`: is missing: it must be the account id",
+                "15: key `profile[2].lifetime`: must be 10years to 100years",
+                "19: key `profile[3].hardware-type`: must be an object identifier",
+                "24: key `profile[4].key-usages[1]`: must be digital-signature, content-commitment or",
+            ],
+        );
+        let twice = "[[profile]]\nname = \"b\"\nkind = \"bootstrap\"\n".repeat(2);
+        check(&format!("{GOOD}{twice}"), &["9: key `profile`: holds two profiles called b"]);
+        let unknown = GOOD.replace("name = \"devices\"", "name = \"devices\", profiles = [\"x\"]");
+        check(&unknown, &["8: key `authority`: has CA devices issue by x, and there is no such [[profile]]"]);
     }
 
     #[test]

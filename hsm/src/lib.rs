@@ -1,7 +1,7 @@
 //! The signer: PKCS#11, key ceremony, certificate profiles and CSR policy.
 //!
 //! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request's way:
-//! [`door`] (who is it, [`peer`]) → [`admission`] → [`service`] (gRPC, and [`csr`] at the door) → [`registrar`] → [`ledger`], and [`issuer`] ([`profile`], [`authority`])
+//! [`door`] (who is it, [`peer`]) → [`admission`] → [`service`] (gRPC, and [`csr`] at the door) → [`registrar`] → [`ledger`], and [`issuers`] ([`issuer`], [`profile`], [`authority`])
 //! or [`provenance`] → [`token`].
 //! [`witness`] sees to it that the ledger is the one that stations were answered from.
 //! [`vigil`] watches token and ledger meanwhile, and tells [`health`].
@@ -16,6 +16,7 @@ pub mod csr;
 pub mod door;
 pub mod health;
 pub mod issuer;
+pub mod issuers;
 pub mod ledger;
 pub mod order;
 pub mod peer;

@@ -10,6 +10,7 @@ use std::{
 
 use factory_journal::JournalError;
 use factory_proto::{head::HeadStatement, ids::OrderId};
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::task::{JoinError, spawn_blocking};
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     issuer::{IssueError, Issuer, Request},
+    issuers::{Issuers, Unfit},
     ledger::{
         Account, Claim, Decision, HeadRefusal, Ledger, OrderAccount, OrderRefusal, Refusal,
         record::{Asked, Disposed, HeadSigned},
@@ -45,10 +47,8 @@ pub enum RegistrarError {
     #[error("the ledger failed")]
     Ledger(#[source] Arc<JournalError>),
     /// An order for another signer.
-    #[error(
-        "signed_order names a CA that does not issue here: give `sign-order` the certificate of this signer's CA"
-    )]
-    OtherCa,
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A defect.
     #[error("the signer failed in the middle of a request")]
     Panicked(#[from] JoinError),
@@ -71,13 +71,15 @@ impl From<Arc<JournalError>> for RegistrarError {
 pub struct Certificate {
     /// DER.
     pub der: Vec<u8>,
+    /// The CA's, DER.
+    pub issuer: CertificateDer<'static>,
     /// Whether it had been issued before.
     pub repeated: bool,
 }
 
 /// The issuer, the provenance key and the ledger at work.
 pub struct Registrar {
-    issuer: Arc<Issuer>,
+    issuers: Issuers,
     provenance: Arc<Provenance>,
     ledger: Arc<Ledger>,
     order_keys: OrderKeys,
@@ -90,18 +92,18 @@ pub struct Registrar {
 impl Registrar {
     /// Brings them together.
     pub fn new(
-        issuer: Issuer,
+        issuers: Issuers,
         provenance: Arc<Provenance>,
         ledger: Arc<Ledger>,
         order_keys: OrderKeys,
     ) -> Self {
         let (at_work, heads) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { issuer: Arc::new(issuer), provenance, ledger, order_keys, at_work, heads }
+        Self { issuers, provenance, ledger, order_keys, at_work, heads }
     }
 
     /// Who issues.
-    pub fn issuer(&self) -> &Issuer {
-        &self.issuer
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
     }
 
     /// Who signs heads.
@@ -115,9 +117,7 @@ impl Registrar {
     /// The brand owner did not sign it, this signer cannot follow it, another one is open by its id; or the ledger takes
     /// nothing.
     pub async fn open_order(&self, order: WorkOrder, signed: String) -> Result<OrderAccount, RegistrarError> {
-        if order.authority != self.issuer.ca_fingerprint() {
-            return Err(RegistrarError::OtherCa);
-        }
+        self.issuers.of(&order)?;
         Ok(self.ledger.open_order(order, signed).await?.map_err(Refusal::from)?)
     }
 
@@ -152,7 +152,9 @@ impl Registrar {
     pub async fn issue(&self, request: Request, now: OffsetDateTime) -> Result<Certificate, RegistrarError> {
         let turn = self.turn(request.issuance);
         let _alone = turn.lock().await;
-        let asked = asked(&request, &self.issuer, now)?;
+        let order = self.order(&request.order).map_err(Refusal::from)?.order;
+        let issuer = self.issuers.of(&order)?;
+        let asked = asked(&request, &issuer, now)?;
         let claim = Claim { asked: asked.clone(), recipe: request.recipe, now: now.unix_timestamp() };
         let terms = match self.ledger.count(claim).await?? {
             Decision::New => asked.terms,
@@ -161,15 +163,15 @@ impl Registrar {
                 let ledger = self.ledger.clone();
                 let kept = spawn_blocking(move || ledger.certificate(sequence)).await??;
                 let der = kept.ok_or(Refusal::Superseded)?;
-                return Ok(Certificate { der, repeated: true });
+                return Ok(Certificate { der, issuer: issuer.ca_certificate().clone(), repeated: true });
             }
         };
-        let (issuer, issuance) = (self.issuer.clone(), request.issuance);
-        let issued = spawn_blocking(move || issuer.issue(&request, terms, now)).await??;
+        let (issuing, issuance) = (issuer.clone(), request.issuance);
+        let issued = spawn_blocking(move || issuing.issue(&request, terms, now)).await??;
         if !self.ledger.keep(issuance, issued.to_vec()).await? {
             return Err(Refusal::Superseded.into());
         }
-        Ok(Certificate { der: issued.to_vec(), repeated: false })
+        Ok(Certificate { der: issued.to_vec(), issuer: issuer.ca_certificate().clone(), repeated: false })
     }
 
     /// What became of an issuance.
@@ -238,6 +240,6 @@ fn asked(request: &Request, issuer: &Issuer, now: OffsetDateTime) -> Result<Aske
         key: Sha256::digest(request.key.spki()).into(),
         request: all.finalize().into(),
         supersedes,
-        terms: issuer.terms(now)?,
+        terms: issuer.terms(&request.endpoint, now)?,
     })
 }

@@ -33,6 +33,7 @@ use crate::{
     issuer::{IssueError, Request},
     ledger::{OrderAccount, OrderRefusal, Refusal, Standing, record::Disposed},
     peer::Peer,
+    profile::device::ProfileError,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
     witness::{Witness, layer::WitnessLayer},
@@ -183,7 +184,7 @@ impl Signer for SignerService {
         info!(%order, %issuance, %endpoint, fingerprint, repeated, elapsed = ?begun.elapsed(), "issued");
         Ok(Response::new(IssueResponse {
             certificate: certificate.der,
-            issuers: vec![self.registrar.issuer().ca_certificate().to_vec()],
+            issuers: vec![certificate.issuer.to_vec()],
         }))
     }
 
@@ -238,12 +239,13 @@ impl Signer for SignerService {
         &self,
         _: tonic::Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let token = self.registrar.issuer().token();
+        let issuers = self.registrar.issuers();
+        let token = issuers.token();
         Ok(Response::new(DescribeResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             token_label: token.label.clone(),
             token_serial: token.serial.clone(),
-            ca_certificate: self.registrar.issuer().ca_certificate().to_vec(),
+            ca_certificate: issuers.cas()[0].authority.certificate().to_vec(),
             provenance_certificate: self.registrar.provenance().certificate().to_vec(),
         }))
     }
@@ -381,10 +383,13 @@ fn status_of(error: &RegistrarError) -> Status {
         RegistrarError::Signing(_) | RegistrarError::Issue(IssueError::Signing(SigningError::Token(_))) => {
             (Code::Unavailable, "the token cannot sign at present; send the same request again")
         }
-        RegistrarError::Issue(IssueError::CaEndsTooSoon(_)) => {
+        RegistrarError::Issue(IssueError::Profile(fault @ ProfileError::NotPrintable(_))) => {
+            return refuse("endpoint_name")(fault);
+        }
+        RegistrarError::Issue(IssueError::Profile(_)) => {
             (Code::FailedPrecondition, "the CA ends too soon to issue device certificates")
         }
-        RegistrarError::OtherCa => return Status::failed_precondition(error.to_string()),
+        RegistrarError::Unfit(_) => return Status::failed_precondition(error.to_string()),
         RegistrarError::Ledger(_) => {
             (Code::Unavailable, "the ledger takes nothing at present; the signer's log says what to do")
         }

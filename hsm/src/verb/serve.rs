@@ -5,13 +5,14 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc};
 use anyhow::{Context, Result};
 use factory_hsm::{
     authority::Authority,
-    config::Config,
+    config::{AuthorityKey, Config},
     door::Doors,
     health::Health,
-    issuer::Issuer,
+    issuers::{Ca, Issuers},
     ledger::Ledger,
     order::OrderKeys,
     peer::Peers,
+    profile::device::Profile,
     provenance::Provenance,
     registrar::Registrar,
     service, socket,
@@ -38,20 +39,25 @@ pub fn serve(config: &Path) -> Result<()> {
     let config = Config::read(config)?;
     let pin = read_pin(&config.pin_credential)?;
     let order_keys = OrderKeys::read(&config.order_keys)?;
-    let ca = &config.authorities[0].role;
-    let authority = Authority::read(&ca.certificate)?;
     let login = Login::new(Module::load(&config.module)?, &config.token_label, pin);
     let login = Arc::new(login.looked_at_every(config.look_every));
     let pool = |key: &str, sessions| {
         SigningPool::open(Access::new(login.clone(), key), sessions, config.sign_deadline)
     };
-    let issuing = pool(&ca.key_label, config.sessions)?;
     let provenance = Arc::new(Provenance::open(
         &config.provenance.certificate,
         pool(&config.provenance.key_label, NonZeroUsize::MIN)?,
     )?);
     let now = OffsetDateTime::now_utc();
-    let issuer = Issuer::new(authority, issuing, config.subject, config.certificate_lifetime, now)?;
+    let profiles: Vec<_> = config.profiles.into_iter().map(Arc::new).collect();
+    let ca = |ca: AuthorityKey| {
+        let authority = Authority::read(&ca.role.certificate)?;
+        let issues_by =
+            |profile: &&Arc<Profile>| ca.profiles.as_ref().is_none_or(|names| names.contains(&profile.name));
+        let profiles = profiles.iter().filter(issues_by).cloned().collect();
+        anyhow::Ok(Ca::new(ca.name, authority, pool(&ca.role.key_label, config.sessions)?, profiles, now)?)
+    };
+    let issuers = Issuers::new(config.authorities.into_iter().map(ca).collect::<Result<_>>()?);
     let runtime = tokio::runtime::Runtime::new().context("the runtime could not be started")?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -83,8 +89,8 @@ pub fn serve(config: &Path) -> Result<()> {
                 hang_limit: config.hang_limit,
             },
         );
-        let registrar = Registrar::new(issuer, provenance, ledger, order_keys);
-        info!(socket = %config.socket.display(), token = registrar.issuer().token().label, "serving");
+        let registrar = Registrar::new(issuers, provenance, ledger, order_keys);
+        info!(socket = %config.socket.display(), token = registrar.issuers().token().label, "serving");
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}

@@ -9,6 +9,7 @@ mod ledger;
 mod orders;
 mod peers;
 mod pki;
+mod profiles;
 mod quota;
 mod request;
 mod rig;

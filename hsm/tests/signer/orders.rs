@@ -27,12 +27,11 @@ pub fn make_keys(folder: &Path) {
 
 /// An order of the signer in `folder` that allows much.
 pub fn generous(folder: &Path, id: &str) -> WorkOrder {
-    let ca = CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap();
     WorkOrder {
         order: id.parse().unwrap(),
         product: "sensor".to_owned(),
         recipe: RECIPE,
-        authority: Sha256::digest(&ca).into(),
+        authority: fingerprint(&folder.join("ca.pem")),
         profile: "bootstrap".parse().unwrap(),
         quantity: 10_000,
         spare: 0,
@@ -40,6 +39,11 @@ pub fn generous(folder: &Path, id: &str) -> WorkOrder {
         not_before: 0,
         not_after: 32_503_680_000,
     }
+}
+
+/// SHA-256 of the certificate in a file.
+pub fn fingerprint(certificate: &Path) -> [u8; 32] {
+    Sha256::digest(CertificateDer::from_pem_file(certificate).unwrap()).into()
 }
 
 /// Signs an order with the key in `folder`.
