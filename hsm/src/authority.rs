@@ -12,7 +12,7 @@ use rcgen::{ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use crate::{
     csr::DeviceKey,
@@ -30,6 +30,7 @@ use crate::{
 pub struct Authority {
     certificate: CertificateDer<'static>,
     point: Vec<u8>,
+    key_identifier: Vec<u8>,
     validity: Validity,
 }
 
@@ -121,8 +122,9 @@ impl Authority {
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
         };
+        let key_identifier = key_identifier(&parsed).ok_or("it has no subject key identifier")?;
         let point = parsed.public_key().subject_public_key.data.to_vec();
-        Ok(Self { certificate, point, validity })
+        Ok(Self { certificate, point, key_identifier, validity })
     }
 
     /// The certificate, DER.
@@ -153,6 +155,11 @@ impl Authority {
             _ => false,
         };
         usages.any || profile.extended_key_usages().iter().all(allowed)
+    }
+
+    /// Its subject key identifier.
+    pub fn key_identifier(&self) -> &[u8] {
+        &self.key_identifier
     }
 
     /// From when to when the CA is valid.
@@ -208,6 +215,14 @@ impl Authority {
         }
         Ok(())
     }
+}
+
+fn key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    let found = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+        _ => None,
+    });
+    found.filter(|identifier| !identifier.is_empty())
 }
 
 /// The issuer's name as rcgen writes it, which is not for every subject what it has read: of a repeated

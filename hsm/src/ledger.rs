@@ -12,7 +12,7 @@ use std::{
 
 use factory_journal::{Journal, JournalError, Options, Room, Sequence};
 use factory_proto::{head::HeadStatement, ledger_head::LedgerHead};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 mod accounts;
@@ -23,7 +23,7 @@ pub mod record;
 pub mod report;
 
 use accounts::Accounts;
-pub use accounts::{Account, Decision, HeadRefusal, Refusal, Standing};
+pub use accounts::{Account, Decision, HeadRefusal, Refusal, Standing, Voided};
 use batch::Batch;
 pub use orders::{OrderAccount, OrderRefusal};
 use record::{Asked, Disposed, HeadSigned, Issued, OrderOpened, Record};
@@ -52,7 +52,7 @@ pub struct Ledger {
     accounts: Mutex<Accounts>,
     /// Held from a decision until it is durable.
     deciding: tokio::sync::Mutex<()>,
-    moved: Notify,
+    moves: watch::Sender<Sequence>,
     /// Requests that wait for that.
     waiting: Mutex<Vec<(Claim, oneshot::Sender<Answer>)>>,
 }
@@ -68,15 +68,16 @@ impl Ledger {
         let mut accounts = Accounts::default();
         for entry in journal.read(Sequence::START) {
             let entry = entry?;
-            accounts.learn(entry.sequence, &entry.record);
             accounts.see(seconds(entry.time));
+            accounts.learn(entry.sequence, &entry.record);
         }
         accounts.trust(keys);
+        let moves = watch::Sender::new(journal.last());
         Ok(Self {
             journal,
+            moves,
             accounts: Mutex::new(accounts),
             deciding: tokio::sync::Mutex::default(),
-            moved: Notify::new(),
             waiting: Mutex::default(),
         })
     }
@@ -171,8 +172,9 @@ impl Ledger {
     ///
     /// # Errors
     /// It is refused; or the ledger takes nothing more.
-    pub async fn dispose(&self, disposed: Disposed) -> Result<Result<(), Refusal>, JournalError> {
+    pub async fn dispose(&self, disposed: Disposed, now: i64) -> Result<Result<(), Refusal>, JournalError> {
         let _alone = self.deciding.lock().await;
+        self.lock().see(now);
         let decision = self.lock().decide_disposal(&disposed);
         match decision {
             Ok(true) => {}
@@ -274,9 +276,20 @@ impl Ledger {
         }))
     }
 
-    /// Waits until it has become longer.
-    pub async fn moved(&self) {
-        self.moved.notified().await;
+    /// Tells its last record whenever there is another one.
+    pub fn moves(&self) -> watch::Receiver<Sequence> {
+        self.moves.subscribe()
+    }
+
+    /// How many issuances are void.
+    pub fn voided_count(&self) -> usize {
+        self.lock().voided_count()
+    }
+
+    /// The void issuances of the CA with this fingerprint, and when this is true: `now`, or when the newest record was
+    /// seen; seconds since 1970 UTC.
+    pub fn voided(&self, authority: [u8; 32], now: i64) -> (i64, Vec<Voided>) {
+        self.lock().voided(authority, now)
     }
 
     /// Whether there is room for new issuances.
@@ -294,7 +307,7 @@ impl Ledger {
 
     async fn append_all(&self, records: Vec<Record>) -> Result<Sequence, JournalError> {
         let sequence = self.journal.append_all(records).await?;
-        self.moved.notify_one();
+        self.moves.send_replace(sequence);
         Ok(sequence)
     }
 

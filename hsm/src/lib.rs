@@ -3,7 +3,7 @@
 //! The only part of the station that loads a PKCS#11 module, sees a PIN or signs. A request's way:
 //! [`door`] (who is it, [`peer`]) → [`admission`] → [`service`] (gRPC, and [`csr`] at the door) → [`registrar`] → [`ledger`], and [`issuers`] ([`issuer`], [`profile`], [`authority`])
 //! or [`provenance`] → [`token`].
-//! [`witness`] sees to it that the ledger is the one that stations were answered from.
+//! [`crl`] publishes what is void; [`witness`] sees to it that the ledger is the one that stations were answered from.
 //! [`vigil`] watches token and ledger meanwhile, and tells [`health`].
 //! [`ceremony`] makes the token and the CA before that, once.
 
@@ -12,6 +12,7 @@ pub mod authority;
 pub mod ceremony;
 pub mod config;
 pub mod credential;
+pub mod crl;
 pub mod csr;
 pub mod door;
 pub mod health;

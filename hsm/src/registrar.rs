@@ -79,7 +79,7 @@ pub struct Certificate {
 
 /// The issuer, the provenance key and the ledger at work.
 pub struct Registrar {
-    issuers: Issuers,
+    issuers: Arc<Issuers>,
     provenance: Arc<Provenance>,
     ledger: Arc<Ledger>,
     order_keys: OrderKeys,
@@ -92,7 +92,7 @@ pub struct Registrar {
 impl Registrar {
     /// Brings them together.
     pub fn new(
-        issuers: Issuers,
+        issuers: Arc<Issuers>,
         provenance: Arc<Provenance>,
         ledger: Arc<Ledger>,
         order_keys: OrderKeys,
@@ -141,8 +141,8 @@ impl Registrar {
     ///
     /// # Errors
     /// It cannot have become that; or the ledger takes nothing.
-    pub async fn dispose(&self, disposed: Disposed) -> Result<(), RegistrarError> {
-        Ok(self.ledger.dispose(disposed).await??)
+    pub async fn dispose(&self, disposed: Disposed, now: OffsetDateTime) -> Result<(), RegistrarError> {
+        Ok(self.ledger.dispose(disposed, now.unix_timestamp()).await??)
     }
 
     /// The certificate of an issuance: signed now, or the one that was signed before.

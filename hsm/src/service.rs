@@ -155,7 +155,8 @@ impl Signer for SignerService {
         }
         let registrar = self.registrar.clone();
         let disposed = Disposed { issuance: issuance.to_string(), disposition };
-        let disposing = tokio::spawn(async move { registrar.dispose(disposed).await });
+        let disposing =
+            tokio::spawn(async move { registrar.dispose(disposed, OffsetDateTime::now_utc()).await });
         disposing.await.map_err(RegistrarError::from).flatten().map_err(|error| {
             error!(%issuance, %disposition, error = &error as &dyn std::error::Error, "not disposed");
             status_of(&error)

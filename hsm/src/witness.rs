@@ -112,13 +112,14 @@ impl Witness {
     pub async fn keep_signing(&self) {
         let mut moments = interval(AGE);
         moments.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut signed = None;
+        let (mut signed, mut moves) = (None, self.0.ledger.moves());
         loop {
             moments.tick().await;
             let state = self.0.clone();
-            let last = state.ledger.last();
+            let last = *moves.borrow_and_update();
             if signed == Some(last) {
-                state.ledger.moved().await;
+                // Ends with the ledger, which this one holds.
+                let _ = moves.changed().await;
                 continue;
             }
             match spawn_blocking(move || sign(&state)).await {
@@ -127,7 +128,7 @@ impl Witness {
                     self.believe(head.clone());
                     self.0.newest.send_replace(Some(head));
                 }
-                Ok(Ok(None)) => self.0.ledger.moved().await,
+                Ok(Ok(None)) => signed = Some(last),
                 // Health tells of token and ledger; heads come again with them.
                 Ok(Err(reason)) => {
                     warn!(reason, "the head of the ledger is not signed");

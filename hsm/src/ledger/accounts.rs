@@ -45,8 +45,11 @@ pub struct Account {
     pub order: String,
     key: [u8; 32],
     request: [u8; 32],
+    serial: [u8; 16],
     /// What became of it.
     pub standing: Standing,
+    /// When it became void, in seconds since 1970 UTC.
+    voided: Option<i64>,
     /// What became of its unit, as far as anybody said.
     pub disposition: Option<Disposition>,
 }
@@ -63,9 +66,27 @@ impl Account {
         }
     }
 
+    fn void(&mut self, time: i64) {
+        let void = self.standing.void();
+        if void != self.standing {
+            (self.standing, self.voided) = (void, Some(time));
+        }
+    }
+
     fn is_live(&self) -> bool {
         !matches!(self.standing, Standing::Void(_))
     }
+}
+
+/// An issuance whose certificate, if it has one, must not be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Voided {
+    /// The certificate's serial number.
+    pub serial: [u8; 16],
+    /// Since when, in seconds since 1970 UTC.
+    pub time: i64,
+    /// Whether its unit was destroyed; otherwise it was replaced.
+    pub scrapped: bool,
 }
 
 /// Where an issuance is reckoned when an order's books are made.
@@ -172,6 +193,8 @@ pub struct Accounts {
     heads: HashMap<[u8; 16], (HeadStatement, HeadSigned)>,
     orders: HashMap<String, OrderAccount>,
     latest: i64,
+    /// In the order in which they became void.
+    voided: Vec<String>,
 }
 
 impl Accounts {
@@ -287,6 +310,8 @@ impl Accounts {
             order: order.clone(),
             key: *key,
             request: *request,
+            serial: terms.serial,
+            voided: matches!(standing, Standing::Void(_)).then_some(self.latest),
             standing,
             disposition: None,
         };
@@ -326,7 +351,7 @@ impl Accounts {
             let mut account = account.clone();
             account.disposition = Some(disposed.disposition);
             if disposed.disposition == Disposition::Scrapped {
-                account.standing = account.standing.void();
+                account.void(self.latest);
             }
             self.settle(&disposed.issuance, account);
         }
@@ -361,6 +386,26 @@ impl Accounts {
                 self.orders.insert(order.order.to_string(), OrderAccount::new(order, signed));
             }
         }
+    }
+
+    /// How many issuances that were asked for are void.
+    pub fn voided_count(&self) -> usize {
+        self.voided.len()
+    }
+
+    /// The issuances of a CA that are void, oldest first: all that might have a certificate, also one that was lost before
+    /// it could be kept. And the time that this is true at: `now`, or when the newest record was seen.
+    pub fn voided(&self, authority: [u8; 32], now: i64) -> (i64, Vec<Voided>) {
+        let of_ca = |account: &&Account| {
+            self.orders.get(&account.order).is_some_and(|order| order.order.authority == authority)
+        };
+        let all = self.voided.iter().filter_map(|id| self.issuances.get(id)).filter(of_ca);
+        let voided = |account: &Account| Voided {
+            serial: account.serial,
+            time: account.voided.unwrap_or(self.latest),
+            scrapped: account.place() == Place::Scrapped,
+        };
+        (now.max(self.latest), all.map(voided).collect())
     }
 
     /// The issuances of an order, in no order of their own.
@@ -413,16 +458,22 @@ impl Accounts {
             order: String::new(),
             key: [0; 32],
             request: [0; 32],
+            serial: [0; 16],
+            voided: None,
             standing: Standing::Void(None),
             disposition: None,
         };
         let mut account = self.issuances.get(issuance).cloned().unwrap_or_else(nobody);
-        account.standing = account.standing.void();
+        account.void(self.latest);
         self.settle(issuance, account);
     }
 
     /// Writes an account down, and reckons it where it now belongs.
     fn settle(&mut self, issuance: &str, account: Account) {
+        let was_void = self.issuances.get(issuance).is_some_and(|before| before.voided.is_some());
+        if account.voided.is_some() && !was_void {
+            self.voided.push(issuance.to_owned());
+        }
         if let Some(order) = self.orders.get_mut(&account.order) {
             order.places.enter(account.place());
         }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use factory_hsm::{
     authority::Authority,
     config::{AuthorityKey, Config},
+    crl::Publisher,
     door::Doors,
     health::Health,
     issuers::{Ca, Issuers},
@@ -57,7 +58,7 @@ pub fn serve(config: &Path) -> Result<()> {
         let profiles = profiles.iter().filter(issues_by).cloned().collect();
         anyhow::Ok(Ca::new(ca.name, authority, pool(&ca.role.key_label, config.sessions)?, profiles, now)?)
     };
-    let issuers = Issuers::new(config.authorities.into_iter().map(ca).collect::<Result<_>>()?);
+    let issuers = Arc::new(Issuers::new(config.authorities.into_iter().map(ca).collect::<Result<_>>()?));
     let runtime = tokio::runtime::Runtime::new().context("the runtime could not be started")?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -89,6 +90,12 @@ pub fn serve(config: &Path) -> Result<()> {
                 hang_limit: config.hang_limit,
             },
         );
+        let publisher = config.revocation.map(|(directory, lifetime)| Publisher {
+            issuers: issuers.clone(),
+            ledger: ledger.clone(),
+            directory,
+            lifetime,
+        });
         let registrar = Registrar::new(issuers, provenance, ledger, order_keys);
         info!(socket = %config.socket.display(), token = registrar.issuers().token().label, "serving");
         let stop = async move {
@@ -103,6 +110,7 @@ pub fn serve(config: &Path) -> Result<()> {
             }
             fatal = vigil.keep(&health) => return Err(fatal.into()),
             () = witness.keep_signing() => {}
+            () = publish(publisher) => {}
         }
         info!("stopped");
         Ok(())
@@ -114,4 +122,11 @@ pub fn serve(config: &Path) -> Result<()> {
         unsafe { nix::libc::_exit(1) }
     }
     ended
+}
+
+async fn publish(publisher: Option<Publisher>) {
+    match publisher {
+        Some(publisher) => publisher.keep_publishing().await,
+        None => std::future::pending().await,
+    }
 }

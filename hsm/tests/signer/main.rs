@@ -1,6 +1,7 @@
 //! `factory-signerd` as it ships, on a real SoftHSM; each test in a folder of its own.
 
 mod ceremony;
+mod crl;
 mod csr;
 mod faults;
 mod faulty;
