@@ -76,9 +76,9 @@ impl Issuer {
         Self { authority, pool, profile }
     }
 
-    /// The CA's certificate, DER.
-    pub fn ca_certificate(&self) -> &CertificateDer<'static> {
-        self.authority.certificate()
+    /// The CA's certificate and those above it, DER.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        self.authority.chain()
     }
 
     /// What a certificate that is asked for now will say.

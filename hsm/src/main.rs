@@ -1,4 +1,4 @@
-//! `factory-signerd`: makes the token and its keys once (`init`), then signs (`serve`) what was ordered (`sign-order`);
+//! `factory-signerd`: makes the token and its keys once (`init`, `csr`, `import`; `check`), then signs (`serve`) what was ordered (`sign-order`);
 //! `ledger` and `reconcile` show what it signed.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
@@ -30,6 +30,14 @@ struct Cli {
 enum Command {
     /// Make the token (if it is blank), and each role's key and certificate that are missing; never changes what exists.
     Init(verb::init::Init),
+    /// Make a role's key, if there is none, and a request for the brand owner's root to sign.
+    Csr(verb::csr::Csr),
+    /// Take the certificate that a root has signed, with those above it, after checking all of them.
+    Import(verb::import::Import),
+    /// Print a role's certificates for the platform's upload: PEM, the root first.
+    Export(verb::export::Export),
+    /// Say in sentences whether the token is fit for production; exit status 1 if it is not.
+    Check(verb::check::Check),
     /// Serve the signer's API on its socket until SIGTERM.
     Serve {
         /// The configuration file.
@@ -57,7 +65,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // cryptoki calls it an error when it does not know one of the token's mechanisms.
+    let usual = || EnvFilter::new("info,cryptoki::mechanism=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -65,6 +75,10 @@ fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Command::Init(options) => verb::init::init(options).map(|()| ExitCode::SUCCESS),
+        Command::Csr(options) => verb::csr::csr(options).map(|()| ExitCode::SUCCESS),
+        Command::Import(options) => verb::import::import(options).map(|()| ExitCode::SUCCESS),
+        Command::Export(options) => verb::export::export(&options).map(|()| ExitCode::SUCCESS),
+        Command::Check(options) => verb::check::check(&options),
         Command::Serve { config } => verb::serve::serve(&config).map(|()| ExitCode::SUCCESS),
         Command::SignOrder(options) => verb::sign_order::sign_order(options).map(|()| ExitCode::SUCCESS),
         Command::Reconcile { order, config } => verb::reconcile::reconcile(&order, &config),

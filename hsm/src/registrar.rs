@@ -71,8 +71,8 @@ impl From<Arc<JournalError>> for RegistrarError {
 pub struct Certificate {
     /// DER.
     pub der: Vec<u8>,
-    /// The CA's, DER.
-    pub issuer: CertificateDer<'static>,
+    /// The CA's, and those above it, DER.
+    pub issuers: Vec<CertificateDer<'static>>,
     /// Whether it had been issued before.
     pub repeated: bool,
 }
@@ -163,7 +163,7 @@ impl Registrar {
                 let ledger = self.ledger.clone();
                 let kept = spawn_blocking(move || ledger.certificate(sequence)).await??;
                 let der = kept.ok_or(Refusal::Superseded)?;
-                return Ok(Certificate { der, issuer: issuer.ca_certificate().clone(), repeated: true });
+                return Ok(Certificate { der, issuers: issuer.chain().to_vec(), repeated: true });
             }
         };
         let (issuing, issuance) = (issuer.clone(), request.issuance);
@@ -171,7 +171,7 @@ impl Registrar {
         if !self.ledger.keep(issuance, issued.to_vec()).await? {
             return Err(Refusal::Superseded.into());
         }
-        Ok(Certificate { der: issued.to_vec(), issuer: issuer.ca_certificate().clone(), repeated: false })
+        Ok(Certificate { der: issued.to_vec(), issuers: issuer.chain().to_vec(), repeated: false })
     }
 
     /// What became of an issuance.

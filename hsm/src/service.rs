@@ -185,7 +185,7 @@ impl Signer for SignerService {
         info!(%order, %issuance, %endpoint, fingerprint, repeated, elapsed = ?begun.elapsed(), "issued");
         Ok(Response::new(IssueResponse {
             certificate: certificate.der,
-            issuers: vec![certificate.issuer.to_vec()],
+            issuers: certificate.issuers.iter().map(|issuer| issuer.to_vec()).collect(),
         }))
     }
 

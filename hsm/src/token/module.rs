@@ -33,8 +33,14 @@ pub struct Token {
     pub hardware: String,
     /// A user PIN has been set.
     pub user_pin_set: bool,
-    pub(super) user_pin_locked: bool,
-    pub(super) user_pin_last_try: bool,
+    /// Too many wrong PINs.
+    pub user_pin_locked: bool,
+    /// One more wrong PIN locks it.
+    pub user_pin_last_try: bool,
+    /// At least one wrong PIN was tried since the last right one.
+    pub user_pin_count_low: bool,
+    /// The PIN must be changed: it is the manufacturer's.
+    pub user_pin_to_be_changed: bool,
 }
 
 impl Token {
@@ -52,6 +58,8 @@ impl Token {
             user_pin_set: info.user_pin_initialized(),
             user_pin_locked: info.user_pin_locked(),
             user_pin_last_try: info.user_pin_final_try(),
+            user_pin_count_low: info.user_pin_count_low(),
+            user_pin_to_be_changed: info.user_pin_to_be_changed(),
         }
     }
 }
@@ -112,6 +120,15 @@ impl Module {
         let described =
             slots.into_iter().filter_map(|slot| Some((slot, self.context.get_token_info(slot).ok()?)));
         Ok(described.filter(|(_, info)| wanted(info)).map(|(slot, info)| Token::new(slot, &info)).collect())
+    }
+
+    /// The mechanisms of a token, in PKCS#11's words.
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub fn mechanisms(&self, token: &Token) -> Result<Vec<String>, TokenError> {
+        let all = self.context.get_mechanism_list(token.slot).map_err(failed("list its mechanisms"))?;
+        Ok(all.iter().map(ToString::to_string).collect())
     }
 
     pub(super) fn context(&self) -> &Pkcs11 {

@@ -219,7 +219,7 @@ pub(super) fn log_in(session: &Session, token: &Token, pin: &Pin) -> Result<(), 
     }
 }
 
-fn find_key(session: &Session, token: &Token, label: &str) -> Result<ObjectHandle, TokenError> {
+pub(super) fn find_key(session: &Session, token: &Token, label: &str) -> Result<ObjectHandle, TokenError> {
     let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label(label.into())];
     let found = session.find_objects(&template).map_err(failed("look for its keys"))?;
     match found.as_slice() {

@@ -42,7 +42,7 @@ fn whatever_is_missing_is_said_in_one_sentence_with_what_to_do() {
     );
     check(
         |rig| fs::write(rig.path("ca.pem"), "-----BEGIN").unwrap(),
-        "ca.pem does not hold exactly one certificate in PEM",
+        "ca.pem does not hold certificates in PEM, the CA's own first",
     );
     check(
         |rig| fs::remove_file(rig.path("user-pin")).unwrap(),

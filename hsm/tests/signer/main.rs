@@ -14,6 +14,7 @@ mod profiles;
 mod quota;
 mod request;
 mod rig;
+mod root;
 mod socket;
 mod token_lost;
 mod witness;
