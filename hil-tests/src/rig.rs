@@ -69,6 +69,7 @@ impl Rig {
         }
         rig.write_files(controller)?;
         rig.make_ca()?;
+        rig.sign_images()?;
         Ok(rig)
     }
 
@@ -140,6 +141,19 @@ impl Rig {
         let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
+    /// Has all files of the recipes signed, again where they were changed.
+    pub fn sign_images(&self) -> anyhow::Result<()> {
+        let mut sign = self.signer_program()?;
+        sign.arg("sign-image").arg("--force").arg("--config").arg(self.folder.join("signer.toml"));
+        for file in fs::read_dir(self.folder.join("recipes"))? {
+            let path = file?.path();
+            if path.extension().is_none_or(|extension| extension != "sig") {
+                sign.arg(path);
+            }
+        }
+        said(sign).map(drop)
     }
 
     /// The work order for the rig's recipe as the brand owner has signed it.

@@ -258,6 +258,7 @@ async fn an_abort_of_libnfc_costs_an_attempt_and_three_units_in_a_row_park_the_n
     rig.stop_station()?;
     let recipe = folder.path().join("recipes/sensor.toml");
     fs::write(&recipe, fs::read_to_string(&recipe)?.replace("attempts = 2", "attempts = 1"))?;
+    rig.sign_images()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
     line::open(&rig, &mut station, "WO-2", 10).await?;

@@ -290,6 +290,7 @@ async fn a_recipe_may_hold_its_image_as_intel_hex() -> anyhow::Result<()> {
     let mut rig = Rig::build(folder.path(), programs(), &["A"], &format!("http://{}", free_address()?))?;
     fs::copy(FIRMWARE_HEX, folder.path().join("recipes/hilfw.hex"))?;
     edit(&rig, "recipes/sensor.toml", "image = \"hilfw.elf\"", "image = \"hilfw.hex\"\nformat = \"hex\"")?;
+    rig.sign_images()?;
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;

@@ -5,7 +5,7 @@
 //! or [`provenance`] → [`token`].
 //! [`crl`] publishes what is void; [`witness`] sees to it that the ledger is the one that stations were answered from.
 //! [`vigil`] watches token and ledger meanwhile, and tells [`health`].
-//! [`ceremony`] makes the token and the CA before that, once.
+//! [`ceremony`] makes the token and the CA before that, once; [`image`] signs files.
 
 pub mod admission;
 pub mod authority;
@@ -16,6 +16,7 @@ pub mod crl;
 pub mod csr;
 pub mod door;
 pub mod health;
+pub mod image;
 pub mod issuer;
 pub mod issuers;
 pub mod ledger;

@@ -44,6 +44,9 @@ enum Command {
         #[arg(long, default_value = "/etc/factory-station/signer.toml")]
         config: PathBuf,
     },
+    /// Sign firmware images, recipes and what they name with the firmware key: FILE.sig beside each, which
+    /// `openssl dgst -sha256 -verify` can verify.
+    SignImage(verb::sign_image::SignImage),
     /// Sign a work order with the brand owner's order key, and print it. Needs no token and no configuration.
     SignOrder(verb::sign_order::SignOrder),
     /// Print what was made of a work order and which units are open; exit status 1 if there are any. Also while the
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Export(options) => verb::export::export(&options).map(|()| ExitCode::SUCCESS),
         Command::Check(options) => verb::check::check(&options),
         Command::Serve { config } => verb::serve::serve(&config).map(|()| ExitCode::SUCCESS),
+        Command::SignImage(options) => verb::sign_image::sign_image(&options).map(|()| ExitCode::SUCCESS),
         Command::SignOrder(options) => verb::sign_order::sign_order(options).map(|()| ExitCode::SUCCESS),
         Command::Reconcile { order, config } => verb::reconcile::reconcile(&order, &config),
         Command::Ledger { config } => verb::ledger::ledger(&config).map(|()| ExitCode::SUCCESS),

@@ -1,12 +1,16 @@
-//! The provenance key: signs what a station's log was, and nothing else.
+//! A key that signs data, with its certificate: statements about logs, and files. Signs no certificates.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
+use aws_lc_rs::{
+    digest::SHA256,
+    signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey},
+};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
@@ -83,8 +87,16 @@ impl Provenance {
     /// # Errors
     /// The token did not sign, or with another key.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningError> {
-        let signature = RemoteKey::new(&self.pool, &self.point).sign_message(message)?;
-        if !self.has_signed(message, &signature) {
+        self.sign_digest(Sha256::digest(message).into())
+    }
+
+    /// As [`Provenance::sign`], of what has this SHA-256.
+    ///
+    /// # Errors
+    /// The token did not sign, or with another key.
+    pub fn sign_digest(&self, digest: [u8; 32]) -> Result<Vec<u8>, SigningError> {
+        let signature = RemoteKey::new(&self.pool, &self.point).sign_digest(digest)?;
+        if !self.has_signed_digest(digest, &signature) {
             return Err(SigningError::Token(TokenError::OtherKey));
         }
         Ok(signature)
@@ -92,7 +104,13 @@ impl Provenance {
 
     /// Whether this is the key's signature of a message.
     pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).verify(message, signature).is_ok()
+        self.has_signed_digest(Sha256::digest(message).into(), signature)
+    }
+
+    /// Whether this is the key's signature of what has this SHA-256.
+    pub fn has_signed_digest(&self, digest: [u8; 32], signature: &[u8]) -> bool {
+        let digest = aws_lc_rs::digest::Digest::import_less_safe(&digest, &SHA256).expect("32 bytes");
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.point).verify_digest(&digest, signature).is_ok()
     }
 }
 

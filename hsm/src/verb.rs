@@ -22,6 +22,7 @@ pub mod init;
 pub mod ledger;
 pub mod reconcile;
 pub mod serve;
+pub mod sign_image;
 pub mod sign_order;
 
 /// What the certificates of a ceremony are to say.

@@ -48,6 +48,10 @@ certificate = "{folder}/device-ca.pem"
 [provenance]
 key-label = "provenance"
 certificate = "{folder}/provenance.pem"
+
+[firmware]
+key-label = "firmware"
+certificate = "{folder}/firmware.pem"
 "#
             ),
         )?;
@@ -80,6 +84,7 @@ listen = "{listen}"
 socket = "station.sock"
 controller = "{controller}"
 drain = "20s"
+signatures = {{ certificate = "firmware.pem" }}
 "#
         );
         for name in &self.nests {

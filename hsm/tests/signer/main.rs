@@ -5,6 +5,7 @@ mod crl;
 mod csr;
 mod faults;
 mod faulty;
+mod image;
 mod issuing;
 mod ledger;
 mod orders;
