@@ -22,6 +22,7 @@ use crate::{
     },
     rate::Rate,
     tls::TlsFiles,
+    token::module::Library,
 };
 
 mod profile;
@@ -40,8 +41,8 @@ const DEFAULT_SESSIONS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 pub struct Config {
     /// The Unix socket that is served.
     pub socket: PathBuf,
-    /// The PKCS#11 module: a shared library.
-    pub module: PathBuf,
+    /// The PKCS#11 module.
+    pub module: Library,
     /// The token's label.
     pub token_label: String,
     /// Where the user PIN is: a credential's name or an absolute path.
@@ -107,6 +108,7 @@ impl Config {
     fn written(file: &mut Table<'_>) -> Option<Self> {
         let socket = file.required("socket", path);
         let module = file.required("module", path);
+        let module_arguments = file.optional("module-arguments", module_arguments);
         let token_label = file.required("token-label", token_label);
         let pin_credential = file.required("pin-credential", credential);
         let so_pin_credential = file.optional("so-pin-credential", credential);
@@ -177,7 +179,7 @@ impl Config {
         let crl_lifetime = file.or("crl-lifetime", week, within(Duration::from_secs(3600)..=52 * week));
         Some(Self {
             socket: socket?,
-            module: module?,
+            module: Library { path: module?, arguments: module_arguments? },
             token_label: token_label?,
             pin_credential: pin_credential?,
             so_pin_credential: so_pin_credential?,
@@ -330,6 +332,11 @@ fn subject(subject: &mut Table<'_>) -> Option<Subject> {
     let organization = subject.optional("organization", text);
     let country = subject.optional("country", text);
     Some(Subject { organization: organization?, organizational_unit: None, country: country? })
+}
+
+fn module_arguments(value: &Value<'_>) -> Option<String> {
+    let arguments: String = text(value)?;
+    if arguments.contains('\0') { value.complain("must not hold a NUL") } else { Some(arguments) }
 }
 
 fn token_label(value: &Value<'_>) -> Option<String> {

@@ -2,10 +2,7 @@
 //!
 //! The process must not fork once a module is loaded: its locks and sockets do not survive that.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::CString, fmt, path::PathBuf, ptr::NonNull};
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
@@ -18,7 +15,18 @@ use super::{TokenError, failed};
 /// A PKCS#11 module, started.
 pub struct Module {
     context: Pkcs11,
-    path: PathBuf,
+    library: Library,
+    /// What the module was started with, which it may look at as long as it runs.
+    _arguments: Option<CString>,
+}
+
+/// A module's file, and what it is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Library {
+    /// The shared library.
+    pub path: PathBuf,
+    /// Some modules, such as NSS's, are told by this where their keys lie; without a NUL.
+    pub arguments: Option<String>,
 }
 
 /// A token, as it describes itself.
@@ -70,22 +78,35 @@ fn trimmed(text: &str) -> String {
 }
 
 impl Module {
-    /// Loads and starts the module at `path`.
-    pub fn load(path: &Path) -> Result<Self, TokenError> {
+    /// Loads and starts a module.
+    pub fn load(library: &Library) -> Result<Self, TokenError> {
+        let path = &library.path;
         let context =
             Pkcs11::new(path).map_err(|source| TokenError::Module { path: path.to_owned(), source })?;
-        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let arguments = library.arguments.as_deref();
+        let arguments = arguments.map(|text| CString::new(text).expect("the signer's file holds no NUL"));
+        let flags = CInitializeFlags::OS_LOCKING_OK;
+        let start = match &arguments {
+            // SAFETY: pReserved is a C string for those modules that want one (NSS), and it lives as long as the module
+            // runs; who writes `module-arguments` has such a module.
+            Some(text) => unsafe {
+                let text = NonNull::new(text.as_ptr().cast_mut()).expect("it is somewhere");
+                CInitializeArgs::new_with_reserved(flags, text.cast())
+            },
+            None => CInitializeArgs::new(flags),
+        };
+        match context.initialize(start) {
             // One that could not be finished before is still started.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
-                Ok(Self { context, path: path.to_owned() })
+                Ok(Self { context, library: library.clone(), _arguments: arguments })
             }
             Err(source) => Err(TokenError::Start { path: path.to_owned(), source }),
         }
     }
 
-    /// The shared library.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What was loaded.
+    pub fn library(&self) -> &Library {
+        &self.library
     }
 
     /// Stops the module; all its sessions must have been closed.
@@ -138,7 +159,7 @@ impl Module {
 
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        write!(f, "{}", self.library.path.display())?;
         match self.context.get_library_info() {
             Ok(info) => write!(
                 f,

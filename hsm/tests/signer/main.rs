@@ -8,6 +8,7 @@ mod faulty;
 mod image;
 mod issuing;
 mod ledger;
+mod modules;
 mod orders;
 mod peers;
 mod pki;

@@ -35,12 +35,13 @@ pub const PIN: &str = "4321";
 
 pub struct Rig {
     folder: TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Rig {
     /// A folder that is ready for `init`.
     pub fn new() -> Self {
-        let rig = Self { folder: tempfile::tempdir().unwrap() };
+        let rig = Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() };
         fs::create_dir(rig.path("tokens")).unwrap();
         fs::write(
             rig.path("softhsm2.conf"),
@@ -108,6 +109,11 @@ certificate = "{folder}/provenance.pem"
         fs::write(self.config(), text.replacen(old, new, 1)).unwrap();
     }
 
+    /// Sets an environment variable for the signer's processes.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
+    }
+
     pub fn write_pin(&self, name: &str, pin: &str, mode: u32) {
         fs::write(self.path(name), format!("{pin}\n")).unwrap();
         fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).unwrap();
@@ -118,6 +124,7 @@ certificate = "{folder}/provenance.pem"
         let mut command = Command::new(env!("CARGO_BIN_EXE_factory-signerd"));
         command.args([verb, "--config"]).arg(self.config());
         command.env("SOFTHSM2_CONF", self.path("softhsm2.conf")).env_remove("RUST_LOG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // SAFETY: prctl is async-signal-safe; nothing else happens between fork and exec.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         command
