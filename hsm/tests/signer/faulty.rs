@@ -59,6 +59,10 @@ impl Faulty {
 fn module() -> PathBuf {
     let signer = PathBuf::from(env!("CARGO_BIN_EXE_factory-signerd"));
     let module = signer.with_file_name("examples").join("libfaulty_module.so");
-    assert!(module.exists(), "build it first: cargo build -p factory-hsm --examples");
+    assert!(
+        module.exists(),
+        "{} is not there: build it with cargo build -p factory-hsm --examples",
+        module.display()
+    );
     module
 }

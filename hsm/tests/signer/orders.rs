@@ -33,7 +33,7 @@ pub fn generous(folder: &Path, id: &str) -> WorkOrder {
         recipe: RECIPE,
         authority: fingerprint(&folder.join("ca.pem")),
         profile: "bootstrap".parse().unwrap(),
-        quantity: 10_000,
+        quantity: 1_000_000,
         spare: 0,
         replacements: 10_000,
         not_before: 0,

@@ -188,7 +188,7 @@ async fn the_books_of_an_order_add_up_and_name_who_is_missing() {
     let (text, code) = reconcile(&rig, USUAL);
     let expected = format!(
         "WO-1 (sensor): 6 issued = 2 shipped + 1 scrapped + 1 quarantined + 1 superseded + 1 open\n\
-         5 of 10000 units counted (10000 ordered, 0 spare); 1 of 10000 replacements counted\n\
+         5 of 1000000 units counted (1000000 ordered, 0 spare); 1 of 10000 replacements counted\n\
          open: e, issuance {}\nquarantined: c, issuance {}\n",
         open.issuance_id, aside.issuance_id
     );

@@ -198,6 +198,10 @@ impl Server {
         Self { child, log: Some(rest), socket: socket.to_owned(), address }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub async fn connect(&self) -> Channel {
         let uri = format!("unix:{}", self.socket.display());
         Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
