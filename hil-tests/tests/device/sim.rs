@@ -10,7 +10,8 @@ use factory_fixtures::fcc::{self, FccError, message::Answer};
 use factory_hil_tests::device::store::{self, Holdings};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, Join, join},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Join, Lines, join},
+    net::TcpStream,
     process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
@@ -85,4 +86,46 @@ impl Sim {
     pub async fn end(mut self) -> Option<i32> {
         timeout(GUARD, self.child.wait()).await.expect("the device ends").unwrap().code()
     }
+}
+
+/// One boot of a device on a network. Killed when dropped.
+pub struct TcpSim {
+    pub child: Child,
+    pub address: String,
+    console: Lines<BufReader<ChildStdout>>,
+}
+
+impl TcpSim {
+    /// Learns the address as a station does: from the console.
+    pub async fn boot(storage: &Path, switches: &[&str]) -> Self {
+        let mut child = command(storage, &[&["--tcp"], switches].concat()).spawn().unwrap();
+        let mut console = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = console.next_line().await.unwrap().unwrap();
+        let address = first.strip_prefix("Client IP Address and Port :  ").unwrap().to_owned();
+        let mut sim = Self { child, address, console };
+        sim.waits_for_a_client().await;
+        sim
+    }
+
+    pub async fn waits_for_a_client(&mut self) {
+        let line = timeout(GUARD, self.console.next_line()).await.expect("the device waits for a client");
+        assert_eq!(line.unwrap().unwrap(), "Client is waiting for incoming connection...");
+    }
+
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(&self.address).await.unwrap()
+    }
+
+    /// Exit code, once the device has ended by itself; none after a crash.
+    pub async fn end(mut self) -> Option<i32> {
+        timeout(GUARD, self.child.wait()).await.expect("the device ends").unwrap().code()
+    }
+}
+
+/// All that comes before the other side hangs up, politely or not.
+pub async fn to_the_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    // What the device did not read resets the connection.
+    let _ = timeout(GUARD, stream.read_to_end(&mut heard)).await.expect("the device hangs up");
+    heard
 }

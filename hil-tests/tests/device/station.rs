@@ -10,20 +10,18 @@ use factory_fixtures::fcc::{
     status::TransportStatus,
 };
 use factory_hil_tests::device::{line::BANNER, store::Kind};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, date_time_ymd,
-};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, join, sink},
     time::timeout,
 };
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
-use super::sim::{self, Sim};
+use super::{
+    messages::{KEY, certify},
+    sim::{self, Sim},
+};
 
 const ENDPOINT: &str = "0123456789abcdef0123456789abcdef";
-const KEY: &str = "mbed.BootstrapDevicePrivateKey";
 
 fn csr_request() -> CsrRequest {
     CsrRequest {
@@ -31,21 +29,6 @@ fn csr_request() -> CsrRequest {
         key_name: KEY.into(),
         subject: format!("C=GB,O=Org,CN={ENDPOINT}"),
     }
-}
-
-/// A CA of its own, and the certificate that it gives for a request.
-fn certify(csr: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "test ca");
-    let certificate = ca.self_signed(&key).unwrap();
-    let mut device = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
-    device.params.not_before = date_time_ymd(2026, 1, 1);
-    device.params.not_after = date_time_ymd(2046, 1, 1);
-    device.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let device = device.signed_by(&Issuer::new(ca, key)).unwrap();
-    (certificate.der().to_vec(), device.der().to_vec())
 }
 
 fn bundle(server_ca: Vec<u8>, device: Vec<u8>) -> Bundle {
