@@ -11,7 +11,7 @@ use factory_hil_tests::device::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
-    messages::{CERTIFICATE, KEY, Message, certify},
+    messages::{CERTIFICATE, Message, certify},
     recorded::{self, bytes},
     sim::{self, Sim, TcpSim},
 };
@@ -58,7 +58,7 @@ async fn two_messages(mut line: impl AsyncRead + AsyncWrite + Unpin) {
 
 fn compare_but_for_the_key(ours: &[u8], theirs: &[u8]) -> Vec<u8> {
     let [ours, theirs] = [ours, theirs].map(|payload| {
-        let der = Answer::decode(payload).unwrap().into_csr(KEY).unwrap().der;
+        let der = sim::csr(Answer::decode(payload).unwrap());
         check_proof_of_possession(&der);
         let at = payload.windows(der.len()).position(|window| window == der).unwrap();
         // The request's length depends on its signature's, as does the two-byte length before it.

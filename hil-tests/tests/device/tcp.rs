@@ -1,6 +1,6 @@
 //! The device on a network: where it is found, who is served, and what is heard after a bad frame: nothing.
 
-use factory_fixtures::fcc::{exchange, frame};
+use factory_fixtures::fcc::frame;
 use factory_hil_tests::device::{
     frames::{TransportStatus, answer, status},
     message::{Device, Reply},
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{
     messages::{KEY, Message, text},
     recorded::{self, bytes},
-    sim::{self, TcpSim, to_the_end},
+    sim::{self, TcpSim, exchange, to_the_end},
 };
 
 fn framed(payload: &str) -> Vec<u8> {
