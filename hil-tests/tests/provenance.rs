@@ -6,6 +6,8 @@ mod log;
 mod notary;
 #[path = "provenance/station.rs"]
 mod station;
+#[path = "provenance/tls.rs"]
+mod tls;
 
 use std::{fs, path::Path, process::Command};
 

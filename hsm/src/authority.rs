@@ -129,6 +129,12 @@ impl Authority {
         &self.certificate
     }
 
+    /// Whether its subject holds this CN.
+    pub fn is_called(&self, name: &str) -> bool {
+        let parsed = X509Certificate::from_der(&self.certificate);
+        parsed.is_ok_and(|(_, it)| it.subject().iter_common_name().any(|cn| cn.as_str() == Ok(name)))
+    }
+
     /// The public key's point (SEC 1, uncompressed).
     pub fn point(&self) -> &[u8] {
         &self.point

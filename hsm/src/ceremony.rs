@@ -44,6 +44,19 @@ pub enum CeremonyError {
     /// A CA that devices may trust already, and nothing else is missing.
     #[error("certificate {} exists already: nothing was changed, add an [[authority]] to make another CA", .0.display())]
     CertificateExists(PathBuf),
+    /// One name, and several CAs to be made.
+    #[error(
+        "{0} CAs are missing, and each needs a name of its own: add one [[authority]] at a time, and run init for each"
+    )]
+    SeveralCas(usize),
+    /// Platforms refuse a second CA with the subject of another.
+    #[error("CA certificate {} has the common name {name:?} already: choose another --ca-common-name", path.display())]
+    NameTaken {
+        /// The other CA's certificate.
+        path: PathBuf,
+        /// Its CN.
+        name: String,
+    },
     /// The certificate has no place to go.
     #[error("certificate {} cannot be written: its folder must exist and be writable", path.display())]
     Unwritable {
@@ -111,6 +124,12 @@ pub fn initialise(
     if missing.is_empty() {
         return Err(CeremonyError::CertificateExists(config.authorities[0].role.certificate.clone()));
     }
+    let cas = missing.iter().filter(|role| matches!(role, Role::DeviceIdentity(_))).count();
+    match cas {
+        0 => {}
+        1 => check_name(config, plan)?,
+        several => return Err(CeremonyError::SeveralCas(several)),
+    }
     let module = Module::load(&config.module)?;
     let token = commission::prepare(&module, &config.token_label, user_pin, so_pin)?;
     let mut made = Vec::new();
@@ -121,6 +140,18 @@ pub fn initialise(
     let module_name = module.to_string();
     module.finalize()?;
     Ok(Transcript { module: module_name, token, made })
+}
+
+/// Whether the CA that is to be made can be told from those that are there.
+fn check_name(config: &Config, plan: &Plan) -> Result<(), CeremonyError> {
+    let paths = config.authorities.iter().map(|authority| &authority.role.certificate);
+    for path in paths.filter(|path| fs::symlink_metadata(path).is_ok()) {
+        let name = plan.common_name.to_string();
+        if Authority::read(path)?.is_called(&name) {
+            return Err(CeremonyError::NameTaken { path: path.clone(), name });
+        }
+    }
+    Ok(())
 }
 
 impl<'a> Role<'a> {

@@ -3,7 +3,8 @@
 //! Knows nothing of what the values are used for.
 
 use std::{
-    num::NonZeroUsize,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,7 +14,12 @@ use factory_proto::ids::AuthorityName;
 use factory_settings::{SettingsError, Table, Value, duration, integer, list, path, table, text};
 use humantime::format_duration;
 
-use crate::profile::{MINIMUM_LIFETIME, Subject, YEAR};
+use crate::{
+    peer::{Entry, Identity},
+    profile::{MINIMUM_LIFETIME, Subject, YEAR},
+    rate::Rate,
+    tls::TlsFiles,
+};
 
 /// What PKCS#11 keeps of a token's label (CK_TOKEN_INFO, PKCS#11 v2.40 section 3.2).
 const TOKEN_LABEL_LIMIT: usize = 32;
@@ -35,11 +41,11 @@ pub struct Config {
     pub pin_credential: PathBuf,
     /// Where the security officer's PIN is; only needed by `init` on a fresh token.
     pub so_pin_credential: Option<PathBuf>,
-    /// The CAs for device identities; at least one.
+    /// The CAs for device identities; at least one. The first one issues.
     pub authorities: Vec<AuthorityKey>,
     /// Signs what a station's log was.
     pub provenance: RoleKey,
-    /// Signs firmware images and recipes.
+    /// For firmware images and recipes.
     pub firmware: Option<RoleKey>,
     /// Where the ledger lies.
     pub ledger: PathBuf,
@@ -53,8 +59,10 @@ pub struct Config {
     pub hang_limit: Duration,
     /// How long the token may be idle before it is seen whether it still signs.
     pub look_every: Duration,
-    /// Who may ask, by user id; `None`: the signer's own user and root.
-    pub allowed_uids: Option<Vec<u32>>,
+    /// Where stations on other hosts call, if they do.
+    pub listen: Option<(SocketAddr, TlsFiles)>,
+    /// Who may ask; when nobody is listed, the signer's own user and root.
+    pub peers: Vec<Entry>,
     /// What a certificate's subject holds besides the CN.
     pub subject: Subject,
 }
@@ -62,7 +70,7 @@ pub struct Config {
 /// One of the CAs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorityKey {
-    /// What work orders and profiles call it.
+    /// What people call it; no other CA of the signer has the same.
     pub name: AuthorityName,
     /// Its key and certificate.
     pub role: RoleKey,
@@ -120,7 +128,25 @@ impl Config {
             Duration::from_secs(30),
             within(Duration::from_millis(100)..=Duration::from_secs(3600)),
         );
-        let allowed_uids = file.optional("allowed-uids", list(integer));
+        let listen: Option<Option<SocketAddr>> = file.optional("listen", text);
+        let tls = file.optional("tls", table(tls));
+        let listen = match (listen, tls) {
+            (Some(Some(address)), Some(Some(tls))) => Some(Some((address, tls))),
+            (Some(Some(_)), Some(None)) => {
+                file.complain("listen", "needs [tls]: stations on other hosts prove who they are");
+                None
+            }
+            (Some(None), Some(Some(_))) => {
+                file.complain("tls", "needs `listen`: there is no TLS on the socket");
+                None
+            }
+            (Some(None), Some(None)) => Some(None),
+            _ => None,
+        };
+        let peers = file.or("peer", Vec::new(), list(table(peer)));
+        if let Some(peers) = &peers {
+            complain_of_same_peers(file, peers);
+        }
         let subject = file.or("subject", Subject::default(), table(subject));
         Some(Self {
             socket: socket?,
@@ -137,7 +163,8 @@ impl Config {
             sign_deadline: sign_deadline?,
             hang_limit: hang_limit?,
             look_every: look_every?,
-            allowed_uids: allowed_uids?,
+            listen: listen?,
+            peers: peers?,
             subject: subject?,
         })
     }
@@ -184,6 +211,56 @@ fn complain_of_shared_keys(
     names.sort();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         file.complain("authority", format!("holds two CAs called {}", twice[0]));
+    }
+}
+
+fn tls(tls: &mut Table<'_>) -> Option<TlsFiles> {
+    let certificate = tls.required("certificate", path);
+    let key = tls.required("key", path);
+    let client_ca = tls.required("client-ca", path);
+    Some(TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca? })
+}
+
+fn peer(peer: &mut Table<'_>) -> Option<Entry> {
+    let name = peer.required("name", text);
+    let uid = peer.optional("uid", integer);
+    let subject = peer.optional("subject-alternative-name", text::<String>);
+    let orders = peer.optional("orders", list(text));
+    let rate: Option<Option<Rate>> = peer.optional("rate", text);
+    let burst: Option<Option<NonZeroU32>> = peer.optional("burst", integer);
+    let identity = match (uid?, subject?) {
+        (Some(uid), None) => Identity::User(uid),
+        (None, Some(name)) if !name.is_empty() => Identity::named(&name),
+        (None, Some(_)) => {
+            peer.complain("subject-alternative-name", "must not be empty");
+            return None;
+        }
+        _ => {
+            peer.complain("name", "needs either `uid` or `subject-alternative-name`, to be known by");
+            return None;
+        }
+    };
+    let rate = match (rate?, burst?) {
+        (Some(rate), burst) => Some((rate, burst.unwrap_or(rate.of_a_second()))),
+        (None, None) => None,
+        (None, Some(_)) => {
+            peer.complain("burst", "needs `rate`");
+            return None;
+        }
+    };
+    Some(Entry { name: name?, identity, orders: orders?, rate })
+}
+
+/// Whoever asks is one peer, and a station is one peer.
+fn complain_of_same_peers(file: &Table<'_>, peers: &[Entry]) {
+    for (index, peer) in peers.iter().enumerate() {
+        let others = &peers[..index];
+        if others.iter().any(|other| other.name == peer.name) {
+            file.complain("peer", format!("holds two peers called {}", peer.name));
+        }
+        if others.iter().any(|other| other.identity == peer.identity) {
+            file.complain("peer", format!("{} is known by what another peer is known by", peer.name));
+        }
     }
 }
 
@@ -272,7 +349,8 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
         assert_eq!(config.sessions.get(), 2);
         assert_eq!(config.certificate_lifetime, humantime::parse_duration("20y").unwrap());
         assert_eq!(config.sign_deadline, Duration::from_secs(10));
-        assert_eq!((config.so_pin_credential, config.allowed_uids), (None, None));
+        assert_eq!((config.so_pin_credential, config.listen), (None, None));
+        assert_eq!(config.peers, []);
         assert_eq!(config.subject, Subject::default());
     }
 
@@ -280,13 +358,13 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
     fn what_is_written_is_meant() {
         let config = parse(&format!(
             "{GOOD}certificate-lifetime = \"12y\"\nsessions = 64\nsign-deadline = \"1ms\"\n\
-             allowed-uids = [0, 4294967294]\n[subject]\ncountry = \"DE\"\n"
+             hang-limit = \"1h\"\n[subject]\ncountry = \"DE\"\n"
         ))
         .unwrap();
         assert_eq!(config.certificate_lifetime, 12 * YEAR);
         assert_eq!(config.sessions.get(), SESSION_LIMIT);
         assert_eq!(config.sign_deadline, Duration::from_millis(1));
-        assert_eq!(config.allowed_uids, Some(vec![0, 4_294_967_294]));
+        assert_eq!(config.hang_limit, Duration::from_secs(3600));
         assert_eq!(config.subject.country, Some("DE".parse().unwrap()));
     }
 
@@ -304,6 +382,64 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
             let text = GOOD.replace("\"user-pin\"", &format!("{bad:?}"));
             check(&text, &["4: key `pin-credential`: must be a credential's name or an absolute path"]);
         }
+    }
+
+    #[test]
+    fn a_peer_is_known_by_one_thing_and_limited_as_written() {
+        let config = parse(&format!(
+            "{GOOD}listen = \"127.0.0.1:7443\"\n\
+             tls = {{ certificate = \"tls.pem\", key = \"/etc/tls.key\", client-ca = \"stations.pem\" }}\n\
+             [[peer]]\nname = \"line-1\"\nuid = 4294967294\n\
+             [[peer]]\nname = \"line-2\"\nsubject-alternative-name = \"Line-2.example\"\n\
+             orders = [\"WO-*\"]\nrate = \"600/m\"\n"
+        ))
+        .unwrap();
+        let (address, tls) = config.listen.unwrap();
+        assert_eq!((address.port(), tls.client_ca.as_path()), (7443, Path::new("/etc/stations.pem")));
+        assert_eq!(config.peers[0].identity, Identity::User(4_294_967_294));
+        assert_eq!((&config.peers[0].orders, config.peers[0].rate), (&None, None));
+        assert_eq!(config.peers[1].identity, Identity::Dns("line-2.example".to_owned()));
+        assert_eq!(config.peers[1].orders, Some(vec!["WO-*".parse().unwrap()]));
+        let ten = NonZeroU32::new(10).unwrap();
+        assert_eq!(config.peers[1].rate, Some(("600/m".parse().unwrap(), ten)));
+    }
+
+    #[test]
+    fn peers_that_cannot_be_told_apart_are_refused() {
+        let both = "[[peer]]\nname = \"a\"\nuid = 1\nsubject-alternative-name = \"a\"\n";
+        check(&format!("{GOOD}{both}"), &["9: key `peer[1].name`: needs either `uid` or `subj"]);
+        let none = "[[peer]]\nname = \"a\"\n";
+        check(&format!("{GOOD}{none}"), &["9: key `peer[1].name`: needs either `uid` or `subj"]);
+        let twice = "[[peer]]\nname = \"a\"\nuid = 1\n[[peer]]\nname = \"a\"\nuid = 1\n";
+        check(
+            &format!("{GOOD}{twice}"),
+            &["8: key `peer`: holds two peers called a", "8: key `peer`: a is known by what another"],
+        );
+        let odd = "[[peer]]\nname = \"a\"\nuid = -1\norders = [\"a*b\"]\nrate = \"fast\"\nburst = 0\n";
+        check(
+            &format!("{GOOD}{odd}"),
+            &[
+                "10: key `peer[1].uid`: -1 does not fit",
+                "11: key `peer[1].orders[1]`: holds '*', only",
+                "12: key `peer[1].rate`: must be a rate such as",
+                "13: key `peer[1].burst`: ",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_listener_has_tls_and_tls_has_a_listener() {
+        check(&format!("{GOOD}listen = \"127.0.0.1:7443\"\n"), &["8: key `listen`: needs [tls]"]);
+        let tls = "[tls]\ncertificate = \"a\"\nkey = \"b\"\nclient-ca = \"c\"\n";
+        check(&format!("{GOOD}{tls}"), &["8: key `tls`: needs `listen`"]);
+    }
+
+    #[test]
+    fn a_call_does_not_hang_before_its_deadline() {
+        check(
+            &format!("{GOOD}sign-deadline = \"2s\"\nhang-limit = \"1s\"\n"),
+            &["9: key `hang-limit`: must not be less than `sign-deadline`"],
+        );
     }
 
     #[test]
@@ -337,7 +473,7 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
         check(
             &format!(
                 "{labels_wrong}certificate-lifetime = \"9y\"\nsessions = 0\nsign-deadline = \"soon\"\n\
-                 allowed-uids = [\n-1]\n[subject]\ncountry = \"Germany\"\norganization = \"\"\n"
+                 hang-limit = \"2h\"\n\n[subject]\ncountry = \"Germany\"\norganization = \"\"\n"
             ),
             &[
                 "3: key `token-label`: is 33 bytes long, 1 to 32 are allowed",
@@ -345,7 +481,7 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
                 "8: key `certificate-lifetime`: must be 10years to 100years",
                 "9: key `sessions`: must be 1 to 64",
                 "10: key `sign-deadline`: must be a duration such as \"5s\"",
-                "12: key `allowed-uids[1]`: -1 does not fit",
+                "11: key `hang-limit`: must be 1ms to 1h",
                 "14: key `subject.country`: must be two capital letters",
                 "15: key `subject.organization`: must be 1 to 64 printable characters",
             ],

@@ -17,24 +17,33 @@ use factory_proto::{
 };
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use tokio::{net::UnixListener, time::Instant};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::{Code, Response, Status, service::InterceptorLayer, transport::Server};
+use tokio::time::Instant;
+use tonic::{Code, Response, Status, transport::Server};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
+    admission::AdmissionLayer,
     csr,
+    door::Doors,
     health::Health,
     issuer::{IssueError, Request},
     ledger::{Refusal, Standing},
-    peer::AllowedPeers,
+    peer::Peer,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
 };
 
 /// A request holds 4096 bytes of PKCS#10 and three names; far more is no request.
 const MESSAGE_LIMIT: usize = 64 * 1024;
+/// Calls on one connection at a time; what a peer may have under way on all of them is less.
+const STREAMS: u32 = 100;
+/// Our clients send a few hundred bytes.
+const HEADER_LIMIT: u32 = 16 * 1024;
+/// A connection that is silent for so long is asked whether it is alive, and closed after that time again.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// So that a station whose certificate was withdrawn has to show it again; calls that have begun are not cut off.
+const CONNECTION_AGE: Duration = Duration::from_secs(3600);
 /// How long calls that have begun may take to end once the signer is told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -51,9 +60,8 @@ pub enum ServeError {
 
 /// Serves until `stop` comes, then lets calls that have begun end.
 pub async fn serve(
-    listener: UnixListener,
+    doors: Doors,
     registrar: Registrar,
-    peers: AllowedPeers,
     health: &Health,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -68,11 +76,16 @@ pub async fn serve(
 
     let (draining, drained_too_long) = tokio::sync::oneshot::channel();
     let server = Server::builder()
-        .layer(InterceptorLayer::new(move |call| peers.check(call)))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(HEADER_LIMIT)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_connection_age(CONNECTION_AGE)
+        .layer(AdmissionLayer)
         .add_service(health.service().await)
         .add_service(reflection)
         .add_service(signer)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(doors, async {
             stop.await;
             info!("stopping");
             health.stop().await;
@@ -98,7 +111,15 @@ struct SignerService {
 impl Signer for SignerService {
     async fn issue(&self, call: tonic::Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
         let begun = Instant::now();
+        let peer = Peer::of(call.extensions())?;
         let request = Request::try_from(call.into_inner())?;
+        if !peer.may_use(&request.order) {
+            warn!(order = %request.order, peer = peer.name().map(tracing::field::display), "not its order");
+            return Err(Status::permission_denied(format!(
+                "work_order {} is none of this station's: give it to its [[peer]] in the signer's file",
+                request.order
+            )));
+        }
         let (order, issuance, endpoint) = (request.order.clone(), request.issuance, request.endpoint.clone());
 
         // A caller that hangs up must not break off what the ledger is told.
@@ -143,7 +164,11 @@ impl Signer for SignerService {
         &self,
         call: tonic::Request<SignHeadRequest>,
     ) -> Result<Response<SignHeadResponse>, Status> {
-        let statement = statement(call.into_inner())?;
+        let peer = Peer::of(call.extensions())?;
+        let (station, statement) = statement(call.into_inner())?;
+        if !peer.may_speak_for(&station) {
+            return Err(Status::permission_denied(format!("station {station} is another one than asks")));
+        }
         let (station, last) = (statement.station.clone(), statement.last_sequence);
         let registrar = self.registrar.clone();
         let signing = tokio::spawn(async move { registrar.sign_head(statement).await });
@@ -202,7 +227,7 @@ fn issuance_id(field: &'static str, text: &str) -> Result<Uuid, Status> {
     }
 }
 
-fn statement(wire: SignHeadRequest) -> Result<HeadStatement, Status> {
+fn statement(wire: SignHeadRequest) -> Result<(NestName, HeadStatement), Status> {
     let station: NestName = wire.station.parse().map_err(refuse("station"))?;
     let records = (wire.first_sequence, wire.last_sequence);
     if records.0 == 0 || records.1 < records.0 {
@@ -211,7 +236,7 @@ fn statement(wire: SignHeadRequest) -> Result<HeadStatement, Status> {
     if wire.closed_runs > records.1 {
         return Err(refuse("closed_runs")("must not be more than there are records"));
     }
-    Ok(HeadStatement::new(
+    let statement = HeadStatement::new(
         station.to_string(),
         bytes("log_id", &wire.log_id)?,
         records,
@@ -219,7 +244,8 @@ fn statement(wire: SignHeadRequest) -> Result<HeadStatement, Status> {
         bytes("merkle_root", &wire.merkle_root)?,
         wire.closed_runs,
         wire.time,
-    ))
+    );
+    Ok((station, statement))
 }
 
 fn bytes<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], Status> {

@@ -32,7 +32,7 @@ use crate::{
     recovery::{self, RecoveryError},
     results::{Backlog, Uplink},
     rpc::StationService,
-    signer::Signer,
+    signer::{Signer, SignerTlsError},
     units::Units,
     upkeep,
 };
@@ -65,6 +65,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// The signer cannot be called.
+    #[error(transparent)]
+    Signer(#[from] SignerTlsError),
     /// The reflection service could not be set up.
     #[error("the API's description cannot be served")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -87,7 +90,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         backlog: Backlog::count(&journal)?,
         orders: Orders::new(journal.clone(), units.clone(), books),
         units,
-        signer: Signer::new(&config.signer),
+        signer: Signer::at(config.signer.clone())?,
         events: Events::default(),
         recipes,
         journal,

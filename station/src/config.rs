@@ -12,7 +12,10 @@ use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, integer, list, path, table, text};
 use tonic::transport::{Endpoint, Uri};
 
-use crate::provenance::Occasions;
+use crate::{
+    provenance::Occasions,
+    signer::{SignerPlace, SignerTls},
+};
 
 /// The station file, as meant.
 #[derive(Debug, Clone)]
@@ -23,8 +26,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where the recipes lie, one file each.
     pub recipes: PathBuf,
-    /// The signer's Unix socket.
-    pub signer: PathBuf,
+    /// Where the signer is.
+    pub signer: SignerPlace,
     /// Where the MES calls; loopback only, for want of TLS.
     pub listen: SocketAddr,
     /// Where stationctl calls: a Unix socket.
@@ -73,7 +76,7 @@ impl Config {
         let name = file.required("name", text);
         let state = file.required("state", path);
         let recipes = file.required("recipes", path);
-        let signer = file.required("signer", path);
+        let signer = signer(file);
         let listen: Option<SocketAddr> = file.required("listen", text);
         let socket = file.required("socket", path);
         let controller: Option<Uri> = file.required("controller", text);
@@ -127,6 +130,34 @@ impl NestSettings {
             tag_reader: tag_reader?,
         })
     }
+}
+
+/// A path is a socket's; `https://host:port` is a server's, which needs `[signer-tls]`.
+fn signer(file: &mut Table<'_>) -> Option<SignerPlace> {
+    let place = file.required("signer", |value| match text::<String>(value)? {
+        address if address.starts_with("https://") => text(value).map(Ok),
+        _ => path(value).map(Err),
+    });
+    let tls = file.optional("signer-tls", table(signer_tls));
+    match (place?, tls?) {
+        (Ok(uri), Some(tls)) => Some(SignerPlace::Server { uri, tls }),
+        (Err(socket), None) => Some(SignerPlace::Socket(socket)),
+        (Ok(_), None) => {
+            file.complain("signer", "needs [signer-tls]: both sides prove who they are");
+            None
+        }
+        (Err(_), Some(_)) => {
+            file.complain("signer-tls", "needs a `signer` with https://: there is no TLS on its socket");
+            None
+        }
+    }
+}
+
+fn signer_tls(tls: &mut Table<'_>) -> Option<SignerTls> {
+    let ca = tls.required("ca", path);
+    let certificate = tls.required("certificate", path);
+    let key = tls.required("key", path);
+    Some(SignerTls { ca: ca?, certificate: certificate?, key: key? })
 }
 
 fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {

@@ -1,10 +1,6 @@
 //! The station's side of factory-signerd. Knows its API, and nothing of PKCS#11.
 
-use std::{
-    error::Error as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use factory_proto::{
@@ -12,14 +8,16 @@ use factory_proto::{
     signer::{IssuanceState, IssueRequest, LookupRequest, SignHeadRequest, signer_client::SignerClient},
 };
 use tokio::time::sleep;
-use tonic::{
-    Code, Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Status, transport::Channel};
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::record::{HeadSigned, IssuanceAsked};
+
+mod place;
+
+use place::to_socket;
+pub use place::{SignerPlace, SignerTls, SignerTlsError};
 
 // Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
 const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
@@ -32,14 +30,19 @@ const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
 pub enum SignerError {
     /// Nobody signs at present.
     #[error(
-        "the signer cannot be reached at {path}; see that factory-signerd runs and that the station's user may open its socket: {reason}"
+        "the signer cannot be reached at {place}; see that factory-signerd runs and lets this station in: {reason}"
     )]
     Unreachable {
-        /// Its socket.
-        path: PathBuf,
+        /// Where it should be.
+        place: String,
         /// What it, or the system, said.
         reason: String,
     },
+    /// This station, or everybody, asks for too much at a time.
+    #[error(
+        "the signer has had enough of this station for the moment; see its `rate` in the signer's file: {0}"
+    )]
+    TooMuch(String),
     /// It does not sign this.
     #[error("the signer refused: {0}")]
     Refused(String),
@@ -68,16 +71,24 @@ pub struct Certified {
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
 #[derive(Clone)]
 pub struct Signer {
-    path: PathBuf,
+    place: Arc<SignerPlace>,
     client: SignerClient<Channel>,
 }
 
 impl Signer {
     /// `path` is its Unix socket. Does not connect yet.
     pub fn new(path: &Path) -> Self {
-        let socket = format!("unix:{}", path.display());
-        let endpoint = Endpoint::from_shared(socket).expect("tonic takes any path behind unix:");
-        Self { path: path.to_owned(), client: SignerClient::new(endpoint.connect_lazy()) }
+        let place = Arc::new(SignerPlace::Socket(path.to_owned()));
+        Self { place, client: SignerClient::new(to_socket(path)) }
+    }
+
+    /// The one in this place. Does not connect yet.
+    ///
+    /// # Errors
+    /// The files for TLS cannot be used.
+    pub fn at(place: SignerPlace) -> Result<Self, SignerTlsError> {
+        let client = SignerClient::new(place.connect_lazily()?);
+        Ok(Self { place: Arc::new(place), client })
     }
 
     /// Asks for the certificate of an issuance, again where the signer was away for a moment: the same issuance with
@@ -145,7 +156,9 @@ impl Signer {
                 Ok(answer) => return Ok(answer),
                 Err(status) => self.refused(&status),
             };
-            let SignerError::Unreachable { reason, .. } = &refused else { return Err(refused) };
+            let (SignerError::Unreachable { reason, .. } | SignerError::TooMuch(reason)) = &refused else {
+                return Err(refused);
+            };
             let Some(pause) = pauses.next() else { return Err(refused) };
             warn!(reason, retry_in = ?pause, "the signer is away");
             sleep(pause).await;
@@ -156,7 +169,9 @@ impl Signer {
         let reason = status.message().to_owned();
         // What did not come from the signer has a cause: the connection, which may have broken in mid-call.
         if status.code() == Code::Unavailable || status.source().is_some() {
-            SignerError::Unreachable { path: self.path.clone(), reason }
+            SignerError::Unreachable { place: self.place.to_string(), reason }
+        } else if status.code() == Code::ResourceExhausted {
+            SignerError::TooMuch(reason)
         } else {
             SignerError::Refused(reason)
         }

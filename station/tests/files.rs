@@ -1,8 +1,10 @@
 //! What people are told about the station file and the recipes that they wrote.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use factory_station::{config::Config, provenance::Occasions, recipe::Recipes, step::Step};
+use factory_station::{
+    config::Config, provenance::Occasions, recipe::Recipes, signer::SignerPlace, step::Step,
+};
 use rcgen::{CertificateParams, KeyPair};
 use tempfile::TempDir;
 
@@ -112,6 +114,26 @@ fn a_good_station_file_means_what_it_says() {
     for address in ["http://[::1]:7001", "http://127.0.0.1"] {
         assert!(station(&STATION.replace("http://localhost:7001", address)).1.is_ok(), "{address}");
     }
+}
+
+#[test]
+fn a_signer_is_a_socket_or_a_server_with_tls() {
+    let written = STATION.replace("\"/run/factory/signer.sock\"", "\"https://signer.example:7443\"");
+    let tls = "[signer-tls]\nca = \"ca.pem\"\ncertificate = \"/etc/line-1.pem\"\nkey = \"line-1.key\"\n";
+    let (folder, read) = station(&format!("{written}{tls}"));
+    let SignerPlace::Server { uri, tls: files } = read.unwrap().signer else { panic!("{written}") };
+    assert_eq!(uri.host(), Some("signer.example"));
+    assert_eq!(
+        (files.ca, files.certificate),
+        (folder.path().join("ca.pem"), PathBuf::from("/etc/line-1.pem"))
+    );
+    let socket = SignerPlace::Socket("/run/factory/signer.sock".into());
+    assert_eq!(station(STATION).1.unwrap().signer, socket);
+
+    let bare = station(&written).1.unwrap_err();
+    assert!(bare.contains("key `signer`: needs [signer-tls]: both sides prove who they are"), "{bare}");
+    let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
+    assert!(idle.contains("key `signer-tls`: needs a `signer` with https://"), "{idle}");
 }
 
 #[test]

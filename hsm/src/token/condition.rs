@@ -81,7 +81,10 @@ impl Shared {
 
     /// Sets what is known.
     pub fn set(&self, condition: Condition) {
-        let mut state = self.lock();
+        self.become_known(self.lock(), condition);
+    }
+
+    fn become_known(&self, mut state: MutexGuard<'_, State>, condition: Condition) {
         if state.ended || state.condition == condition {
             return;
         }
@@ -99,9 +102,9 @@ impl Shared {
     pub fn lose(&self, since: Instant) {
         let state = self.lock();
         let known = state.condition != Condition::Signs || state.revived.is_some_and(|at| at > since);
-        drop(state);
         if !known {
-            self.set(Condition::Lost);
+            // Under the same lock: it may be brought back at any moment.
+            self.become_known(state, Condition::Lost);
         }
     }
 

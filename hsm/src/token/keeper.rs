@@ -17,8 +17,8 @@ use super::{
     session::Login,
 };
 
-/// After the first attempt that failed; doubles with each.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Doubled after each attempt that failed, the first one among them: so that is followed by half a second.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
 /// A token that was plugged in again is noticed after this at the latest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -28,7 +28,7 @@ pub fn start(login: Weak<Login>, shared: Arc<Shared>, look_every: Duration) {
 }
 
 fn keep(login: &Weak<Login>, shared: &Shared, look_every: Duration) {
-    let mut pause = FIRST_PAUSE;
+    let mut pause = LEAST_PAUSE;
     loop {
         let duty = shared.duty(look_every, pause);
         // Not while it waits: the login would never end.
@@ -50,7 +50,7 @@ fn keep(login: &Weak<Login>, shared: &Shared, look_every: Duration) {
                 Ok(()) => {
                     info!("the token signs again");
                     shared.set(Condition::Signs);
-                    pause = FIRST_PAUSE;
+                    pause = LEAST_PAUSE;
                 }
                 Err(fault) => {
                     shared.set(condition_of(&fault));

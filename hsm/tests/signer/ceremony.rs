@@ -71,6 +71,49 @@ fn a_second_ceremony_is_refused_and_changes_nothing() {
     assert_eq!(rig.stored(), before);
 }
 
+/// Adds a table that says where a key and its certificate are.
+fn add_role(rig: &Rig, header: &str, name: &str) {
+    let certificate = rig.path(&format!("{name}.pem"));
+    let role = format!(
+        "{header}\nkey-label = \"{name}\"\ncertificate = \"{}\"\n\n[provenance]",
+        certificate.display()
+    );
+    rig.configure("[provenance]", &role);
+}
+
+#[test]
+fn what_is_added_later_is_made_and_what_was_there_is_left_as_it_is() {
+    let rig = Rig::commissioned();
+    let before = fs::read(rig.path("ca.pem")).unwrap();
+    add_role(&rig, "[[authority]]\nname = \"second\"", "second");
+    add_role(&rig, "[firmware]", "firmware");
+    let made = rig.command("init").args(["--ca-common-name", "Second CA"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+
+    assert_eq!(fs::read(rig.path("ca.pem")).unwrap(), before);
+    let text = |name: &str| openssl(&["x509", "-in", name, "-noout", "-text"], &rig);
+    assert!(text("second.pem").contains("CN = Second CA") && text("second.pem").contains("CA:TRUE"));
+    assert!(text("firmware.pem").contains("CN = Firmware Integrity"));
+    assert!(text("firmware.pem").contains("CA:FALSE"));
+    let transcript = String::from_utf8(made.stdout).unwrap();
+    let roles: Vec<_> = transcript.lines().filter_map(|line| line.strip_prefix("role          ")).collect();
+    assert_eq!(roles, ["device identity", "firmware integrity"]);
+    rig.serve().terminate();
+}
+
+#[test]
+fn a_ca_that_could_not_be_told_from_another_is_refused_and_nothing_is_made() {
+    let rig = Rig::commissioned();
+    let before = rig.stored();
+    add_role(&rig, "[[authority]]\nname = \"second\"", "second");
+    let (text, _) = said(rig.init());
+    assert!(text.contains("ca.pem has the common name \"Device Identity CA\" already"), "{text}");
+    add_role(&rig, "[[authority]]\nname = \"third\"", "third");
+    let (text, _) = said(rig.init());
+    assert!(text.contains("2 CAs are missing, and each needs a name of its own"), "{text}");
+    assert_eq!(rig.stored(), before);
+}
+
 #[test]
 fn a_key_label_in_use_is_refused_and_changes_nothing() {
     let rig = Rig::commissioned();

@@ -114,7 +114,7 @@ async fn a_token_that_is_gone_makes_calls_unavailable_and_not_the_signer() {
 #[tokio::test]
 async fn a_user_who_is_not_listed_is_refused() {
     let rig = Rig::commissioned();
-    rig.configure("[subject]", "allowed-uids = [4294967294]\n[subject]");
+    rig.configure("[subject]", "[[peer]]\nname = \"line-1\"\nuid = 4294967294\n\n[subject]");
     let refused = rig.serve().issue(issue(Csr::default().signed_by(&p256()))).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }

@@ -6,6 +6,8 @@ mod faults;
 mod faulty;
 mod issuing;
 mod ledger;
+mod peers;
+mod pki;
 mod request;
 mod rig;
 mod socket;

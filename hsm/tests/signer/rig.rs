@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    net::SocketAddr,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -160,6 +161,8 @@ pub struct Server {
     child: Child,
     log: Option<JoinHandle<String>>,
     socket: PathBuf,
+    /// Where it listens for TLS, if it does.
+    pub address: Option<SocketAddr>,
 }
 
 impl Server {
@@ -173,11 +176,13 @@ impl Server {
                 panic!("the signer did not start: {log}");
             }
         }
+        let address = log.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let address = address.map(|address| address.parse().unwrap());
         let rest = thread::spawn(move || {
             stderr.read_to_string(&mut log).unwrap();
             log
         });
-        Self { child, log: Some(rest), socket: socket.to_owned() }
+        Self { child, log: Some(rest), socket: socket.to_owned(), address }
     }
 
     pub async fn connect(&self) -> Channel {
@@ -222,17 +227,15 @@ impl Server {
 pub struct HealthWatch(Streaming<HealthCheckResponse>);
 
 impl HealthWatch {
+    /// Waits for the next thing that is said.
+    pub async fn next(&mut self) -> ServingStatus {
+        self.0.message().await.unwrap().expect("the signer serves").status()
+    }
+
     /// Waits until it is said that the signer serves, or does not.
     pub async fn until(&mut self, serves: bool) {
         let wanted = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        let mut seen = Vec::new();
-        while let Some(told) = self.0.message().await.unwrap() {
-            if told.status() == wanted {
-                return;
-            }
-            seen.push(told);
-        }
-        panic!("the signer ended; it had said {seen:?}");
+        while self.next().await != wanted {}
     }
 }
 

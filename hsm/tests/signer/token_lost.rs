@@ -4,11 +4,12 @@ use std::fs;
 
 use factory_proto::signer::IssueRequest;
 use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::{
     faulty::Faulty,
     request::{Csr, issue, p256},
-    rig::{Rig, said},
+    rig::{HealthWatch, Rig, Server, said},
 };
 
 /// EX_CONFIG: systemd must not start it again by itself.
@@ -70,15 +71,22 @@ async fn what_a_session_can_suffer_costs_the_request_nothing() {
     check(&format!("once C_Sign fail {DEVICE_ERROR}"), 1).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_module_that_fails_fresh_sessions_too_is_loaded_again() {
+/// A signer whose module misbehaves as told, which a request has met and its health says.
+async fn unwell(order: &str) -> (Faulty, Server, HealthWatch, IssueRequest) {
     let faulty = Faulty::commissioned();
     let server = faulty.serve();
     let mut health = server.health().await;
-    faulty.order(&format!("C_OpenSession fail {DEVICE_ERROR}\nC_Sign fail {DEVICE_ERROR}"));
+    faulty.order(order);
     let request = request();
     server.issue(request.clone()).await.unwrap_err();
     health.until(false).await;
+    (faulty, server, health, request)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_module_that_fails_fresh_sessions_too_is_loaded_again() {
+    let order = format!("C_OpenSession fail {DEVICE_ERROR}\nC_Sign fail {DEVICE_ERROR}");
+    let (faulty, server, mut health, request) = unwell(&order).await;
     assert!(faulty.calls("C_Finalize") > 0);
 
     faulty.behave();
@@ -90,13 +98,8 @@ async fn a_module_that_fails_fresh_sessions_too_is_loaded_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn while_it_is_away_a_request_does_not_touch_the_module() {
-    let faulty = Faulty::commissioned();
-    let server = faulty.serve();
-    let mut health = server.health().await;
-    faulty.order(&format!("C_Initialize fail {DEVICE_ERROR}\nC_Sign fail {DEVICE_ERROR}"));
-    let request = request();
-    server.issue(request.clone()).await.unwrap_err();
-    health.until(false).await;
+    let order = format!("C_Initialize fail {DEVICE_ERROR}\nC_Sign fail {DEVICE_ERROR}");
+    let (faulty, server, _health, request) = unwell(&order).await;
     let sessions = faulty.calls("C_OpenSession");
     for _ in 0..20 {
         assert_eq!(server.issue(request.clone()).await.unwrap_err().code(), Code::Unavailable);
@@ -149,6 +152,8 @@ async fn a_pin_that_is_refused_while_it_serves_is_never_tried_again() {
     for _ in 0..3 {
         assert_eq!(server.issue(request.clone()).await.unwrap_err().code(), Code::Unavailable);
     }
+    // It would serve again if the keeper had tried the PIN; without one, it only says so.
+    assert_eq!(health.next().await, ServingStatus::NotServing);
     assert_eq!(faulty.calls("C_Login"), before + 1);
     let (_, log) = server.terminate();
     assert!(log.contains("the token is left alone"), "{log}");
