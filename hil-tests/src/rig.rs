@@ -69,6 +69,7 @@ impl Rig {
         }
         rig.write_files(controller)?;
         rig.make_ca()?;
+        rig.sign_images()?;
         Ok(rig)
     }
 
@@ -142,6 +143,59 @@ impl Rig {
         Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// Has all files of the recipes signed, again where they were changed.
+    pub fn sign_images(&self) -> anyhow::Result<()> {
+        let mut sign = self.signer_program()?;
+        sign.arg("sign-image").arg("--force").arg("--config").arg(self.folder.join("signer.toml"));
+        for file in fs::read_dir(self.folder.join("recipes"))? {
+            let path = file?.path();
+            if path.extension().is_none_or(|extension| extension != "sig") {
+                sign.arg(path);
+            }
+        }
+        said(sign).map(drop)
+    }
+
+    /// The work order for the rig's recipe as the brand owner has signed it.
+    pub fn sign_order(&self, order: &str, quantity: u32) -> anyhow::Result<String> {
+        self.sign_order_for(&self.recipe_digest()?, order, quantity)
+    }
+
+    /// A work order signed with the tool for it, once: `quantity` units, as many spare ones, and four times as many
+    /// replacements.
+    pub fn sign_order_for(&self, recipe: &str, order: &str, quantity: u32) -> anyhow::Result<String> {
+        let file = self.folder.join(format!("{order}.jws"));
+        if file.exists() {
+            return Ok(fs::read_to_string(file)?);
+        }
+        let mut sign = self.program("factory-signerd")?;
+        sign.arg("sign-order").arg("--key").arg(self.folder.join("orders.key"));
+        sign.arg("--ca").arg(self.ca_certificate());
+        sign.args(["--order", order, "--product", RECIPE, "--recipe-digest", recipe]);
+        sign.args(["--quantity", &quantity.to_string(), "--spare", &quantity.to_string()]);
+        sign.args(["--replacements", &(4 * quantity).to_string()]);
+        let signed = said(sign)?.trim().to_owned();
+        fs::write(file, &signed)?;
+        Ok(signed)
+    }
+
+    /// The signer's books of an order, and whether no unit of it is open.
+    pub fn reconcile(&self, order: &str) -> anyhow::Result<(String, bool)> {
+        let mut reconcile = self.signer_program()?;
+        reconcile.args(["reconcile", order, "--config"]).arg(self.folder.join("signer.toml"));
+        let output = reconcile.stdin(Stdio::null()).output()?;
+        ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok((String::from_utf8(output.stdout)?, output.status.success()))
+    }
+
+    fn recipe_digest(&self) -> anyhow::Result<String> {
+        let mut check = self.program("factory-stationd")?;
+        check.arg("check").arg("--config").arg(self.folder.join("station.toml"));
+        let said = said(check)?;
+        let digest = said.lines().find_map(|line| line.strip_prefix(&format!("recipe {RECIPE}: SHA-256 ")));
+        Ok(digest.with_context(|| format!("no digest of {RECIPE} in {said:?}"))?.to_owned())
+    }
+
     fn make_ca(&self) -> anyhow::Result<()> {
         let mut init = self.signer_program()?;
         init.arg("init").arg("--config").arg(self.folder.join("signer.toml"));
@@ -153,14 +207,7 @@ impl Rig {
             "--country",
             "GB",
         ]);
-        let output = init.stdin(Stdio::null()).output()?;
-        fs::write(self.folder.join("ceremony.txt"), &output.stdout)?;
-        ensure!(
-            output.status.success(),
-            "factory-signerd init failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
+        Ok(fs::write(self.folder.join("ceremony.txt"), said(init)?)?)
     }
 
     fn signer_program(&self) -> anyhow::Result<Command> {
@@ -191,6 +238,13 @@ impl Rig {
 pub fn free_address() -> anyhow::Result<std::net::SocketAddr> {
     // Clients are given ports of 127.0.0.1, where one could take the port of a server that is being started again.
     Ok(TcpListener::bind("127.0.0.2:0")?.local_addr()?)
+}
+
+/// What a program printed that must end well.
+fn said(mut command: Command) -> anyhow::Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A child with a name for messages.

@@ -34,7 +34,7 @@ async fn line(folder: &Path, nests: &[&str]) -> anyhow::Result<(Rig, Station)> {
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 10).await?;
+    line::open(&rig, &mut station, "WO-1", 10).await?;
     Ok((rig, station))
 }
 
@@ -258,9 +258,10 @@ async fn an_abort_of_libnfc_costs_an_attempt_and_three_units_in_a_row_park_the_n
     rig.stop_station()?;
     let recipe = folder.path().join("recipes/sensor.toml");
     fs::write(&recipe, fs::read_to_string(&recipe)?.replace("attempts = 2", "attempts = 1"))?;
+    rig.sign_images()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-2", 10).await?;
+    line::open(&rig, &mut station, "WO-2", 10).await?;
     let mut events = events(&mut station).await?;
     for number in 1..=3 {
         spoil(&rig, "A", WireFault::Status(0x80))?;

@@ -28,7 +28,7 @@ async fn line(folder: &Path) -> anyhow::Result<(Rig, StationClient<Channel>)> {
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 10).await?;
+    line::open(&rig, &mut station, "WO-1", 10).await?;
     Ok((rig, station))
 }
 
@@ -108,7 +108,7 @@ async fn one_command_sent_to_two_nests_at_once_starts_one_run() -> anyhow::Resul
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 10).await?;
+    line::open(&rig, &mut station, "WO-1", 10).await?;
     line::lay(&rig, "A", &Assembly::sound(1))?;
     line::lay(&rig, "B", &Assembly::sound(2))?;
 
@@ -202,7 +202,7 @@ async fn a_controller_that_was_away_gets_everything_once() -> anyhow::Result<()>
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 10).await?;
+    line::open(&rig, &mut station, "WO-1", 10).await?;
     for number in [1, 2] {
         let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(number)).await?;
         assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
@@ -261,7 +261,7 @@ async fn a_missing_instrument_is_said_in_one_sentence_with_what_to_do() -> anyho
         edit(&rig, "station.toml", from, to)?;
         rig.start_station()?;
         let mut station = StationClient::connect(rig.station.clone()).await?;
-        line::open(&mut station, "WO-1", 10).await?;
+        line::open(&rig, &mut station, "WO-1", 10).await?;
         line::lay(&rig, "A", &Assembly::sound(1))?;
         let refused = station.start_unit(start("SN0001", "A")).await.expect_err("an instrument is missing");
         assert_eq!(refused.code(), Code::FailedPrecondition, "{}", refused.message());
@@ -290,10 +290,11 @@ async fn a_recipe_may_hold_its_image_as_intel_hex() -> anyhow::Result<()> {
     let mut rig = Rig::build(folder.path(), programs(), &["A"], &format!("http://{}", free_address()?))?;
     fs::copy(FIRMWARE_HEX, folder.path().join("recipes/hilfw.hex"))?;
     edit(&rig, "recipes/sensor.toml", "image = \"hilfw.elf\"", "image = \"hilfw.hex\"\nformat = \"hex\"")?;
+    rig.sign_images()?;
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 1).await?;
+    line::open(&rig, &mut station, "WO-1", 1).await?;
     let unit = line::make_one(&rig, &mut station, "WO-1", "A", &Assembly::sound(1)).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     // The order is full now.

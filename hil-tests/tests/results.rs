@@ -38,7 +38,7 @@ impl Line {
         rig.start_signer()?;
         rig.start_station()?;
         let mut station = StationClient::connect(rig.station.clone()).await?;
-        line::open(&mut station, "WO-1", 100).await?;
+        line::open(&rig, &mut station, "WO-1", 100).await?;
         let mut line = Self { rig, station, address };
         for number in 1..=units {
             line.make(number).await?;

@@ -29,7 +29,7 @@ async fn line(folder: &Path) -> anyhow::Result<(Rig, Station)> {
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 100).await?;
+    line::open(&rig, &mut station, "WO-1", 100).await?;
     Ok((rig, station))
 }
 

@@ -50,7 +50,7 @@ async fn a_full_disk_refuses_new_units_lets_the_running_one_finish_and_recovers(
     rig.start_signer()?;
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 10).await?;
+    line::open(&rig, &mut station, "WO-1", 10).await?;
 
     // The unit that is under way when the disk fills up.
     line::lay(&rig, "A", &Assembly::sound(1))?;

@@ -1,31 +1,37 @@
-//! The CA's certificate: read and checked at the start, and what every issued certificate is held against.
+//! A CA's certificate, with those above it: read and checked at the start, and what every issued certificate is held against.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aws_lc_rs::rand;
 use factory_proto::ids::EndpointName;
-use rcgen::{Issuer, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use crate::{
     csr::DeviceKey,
-    profile::{self, CaEndsTooSoon, Validity},
+    profile::{
+        Subject, Validity,
+        device::{Kind, Profile},
+    },
     token::{
         TokenError,
         key::{RemoteKey, SignDigest},
     },
 };
 
-/// The device-identity CA.
+/// A CA for device identities.
 pub struct Authority {
-    certificate: CertificateDer<'static>,
+    /// Its own certificate first, then those above it, as far as they are known.
+    chain: Vec<CertificateDer<'static>>,
     point: Vec<u8>,
+    key_identifier: Vec<u8>,
     validity: Validity,
 }
 
@@ -43,12 +49,12 @@ pub enum AuthorityError {
         /// Why not.
         source: io::Error,
     },
-    /// No PEM, or several certificates.
+    /// No PEM, or no certificate in it.
     #[error(
-        "{} does not hold exactly one certificate in PEM: restore what `factory-signerd init` wrote",
+        "{} does not hold certificates in PEM, the CA's own first: restore what `factory-signerd` `init` or `import` wrote",
         .0.display()
     )]
-    NotOne(PathBuf),
+    NoCertificate(PathBuf),
     /// A certificate of something else.
     #[error(
         "CA certificate {} is not usable ({fault}): set `certificate` of the [[authority]] to the CA's",
@@ -65,9 +71,6 @@ pub enum AuthorityError {
         "the key in the token does not belong to the CA certificate: correct `key-label` or `certificate` of the [[authority]]"
     )]
     OtherKey,
-    /// Too old to issue what the platform takes.
-    #[error(transparent)]
-    EndsTooSoon(#[from] CaEndsTooSoon),
     /// The token did not sign at all.
     #[error(transparent)]
     Token(#[from] TokenError),
@@ -88,56 +91,73 @@ pub enum VerifyError {
 }
 
 impl Authority {
-    /// Reads the certificate at `path` (PEM) and checks that it can stand above device certificates.
+    /// Reads the certificates at `path` (PEM, the CA's own first) and checks that they can stand above device certificates.
     pub fn read(path: &Path) -> Result<Self, AuthorityError> {
         let text =
             fs::read(path).map_err(|source| AuthorityError::Unreadable { path: path.to_owned(), source })?;
-        let mut certificates = CertificateDer::pem_slice_iter(&text);
-        match (certificates.next(), certificates.next()) {
-            (Some(Ok(certificate)), None) => Self::new(certificate)
-                .map_err(|fault| AuthorityError::Unsuitable { path: path.to_owned(), fault }),
-            _ => Err(AuthorityError::NotOne(path.to_owned())),
+        let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|_| AuthorityError::NoCertificate(path.to_owned()))?;
+        if chain.is_empty() {
+            return Err(AuthorityError::NoCertificate(path.to_owned()));
         }
+        Self::new(chain).map_err(|fault| AuthorityError::Unsuitable { path: path.to_owned(), fault })
     }
 
-    /// Checks a certificate; the error says in a few words what is wrong with it.
-    pub fn new(certificate: CertificateDer<'static>) -> Result<Self, &'static str> {
-        let (rest, parsed) = X509Certificate::from_der(&certificate).map_err(|_| "it cannot be parsed")?;
-        if !rest.is_empty() {
-            return Err("other bytes follow it");
-        }
-        if !parsed.is_ca() {
-            return Err("it is no CA");
-        }
-        if !matches!(parsed.key_usage(), Ok(Some(usage)) if usage.value.key_cert_sign()) {
-            return Err("it may not sign certificates");
-        }
-        parsed.verify_signature(None).map_err(|_| "it is not signed by its own key")?;
-        if written_issuer(&certificate).as_deref() != Some(parsed.subject().as_raw()) {
+    /// Checks a CA's certificate and those above it; the error says in a few words what is wrong with them.
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Result<Self, &'static str> {
+        let certificate = chain.first().ok_or("there is none")?;
+        let parsed = parse(certificate)?;
+        check_chain(&chain)?;
+        if written_issuer(certificate).as_deref() != Some(parsed.subject().as_raw()) {
             return Err("its subject would be written differently as the issuer of others");
         }
         let validity = Validity {
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
         };
+        let key_identifier = key_identifier(&parsed).ok_or("it has no subject key identifier")?;
         let point = parsed.public_key().subject_public_key.data.to_vec();
-        Ok(Self { certificate, point, validity })
+        Ok(Self { point, key_identifier, validity, chain })
     }
 
     /// The certificate, DER.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+        &self.chain[0]
+    }
+
+    /// The certificate and those above it, DER.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
     }
 
     /// Whether its subject holds this CN.
     pub fn is_called(&self, name: &str) -> bool {
-        let parsed = X509Certificate::from_der(&self.certificate);
+        let parsed = X509Certificate::from_der(self.certificate());
         parsed.is_ok_and(|(_, it)| it.subject().iter_common_name().any(|cn| cn.as_str() == Ok(name)))
     }
 
     /// The public key's point (SEC 1, uncompressed).
     pub fn point(&self) -> &[u8] {
         &self.point
+    }
+
+    /// Whether it may have such certificates below it, as far as its extended key usages say.
+    pub fn may_issue(&self, profile: &Profile) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(self.certificate()) else { return false };
+        let Ok(Some(usages)) = parsed.extended_key_usage() else { return true };
+        let usages = usages.value;
+        let allowed = |usage: &ExtendedKeyUsagePurpose| match usage {
+            ExtendedKeyUsagePurpose::ClientAuth => usages.client_auth,
+            ExtendedKeyUsagePurpose::ServerAuth => usages.server_auth,
+            ExtendedKeyUsagePurpose::CodeSigning => usages.code_signing,
+            _ => false,
+        };
+        usages.any || profile.extended_key_usages().iter().all(allowed)
+    }
+
+    /// Its subject key identifier.
+    pub fn key_identifier(&self) -> &[u8] {
+        &self.key_identifier
     }
 
     /// From when to when the CA is valid.
@@ -165,9 +185,10 @@ impl Authority {
         issued: &CertificateDer<'_>,
         endpoint: &EndpointName,
         key: &DeviceKey,
+        usage: KeyUsage,
         now: OffsetDateTime,
     ) -> Result<(), VerifyError> {
-        let anchor = anchor_from_trusted_cert(&self.certificate).map_err(VerifyError::Path)?;
+        let anchor = anchor_from_trusted_cert(self.certificate()).map_err(VerifyError::Path)?;
         let since_epoch = (now - OffsetDateTime::UNIX_EPOCH).unsigned_abs();
         EndEntityCert::try_from(issued)
             .map_err(VerifyError::Path)?
@@ -176,7 +197,7 @@ impl Authority {
                 &[anchor],
                 &[],
                 UnixTime::since_unix_epoch(since_epoch),
-                KeyUsage::client_auth(),
+                usage,
                 None,
                 None,
             )
@@ -194,6 +215,57 @@ impl Authority {
     }
 }
 
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, &'static str> {
+    match X509Certificate::from_der(certificate) {
+        Ok(([], parsed)) => Ok(parsed),
+        Ok(_) => Err("other bytes follow it"),
+        Err(_) => Err("it cannot be parsed"),
+    }
+}
+
+/// Each must be a CA that may stand over those before it, signed by the next; the last by itself, if it is a root.
+fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), &'static str> {
+    let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    if parsed.windows(2).any(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw()) {
+        return Err("the certificates are in another order than each before its issuer, or one is missing");
+    }
+    for (below, ca) in parsed.iter().enumerate() {
+        if !ca.is_ca() {
+            return Err("it is no CA, or one above it is none");
+        }
+        // One without usages may do everything (RFC 5280, section 4.2.1.3); ours say what they are for.
+        let may_sign = match ca.key_usage() {
+            Ok(Some(usage)) => usage.value.key_cert_sign(),
+            Ok(None) => below > 0,
+            Err(_) => false,
+        };
+        if !may_sign {
+            return Err("it, or one above it, may not sign certificates");
+        }
+        let limit = ca.basic_constraints().ok().flatten().and_then(|it| it.value.path_len_constraint);
+        if limit.is_some_and(|limit| (limit as usize) < below) {
+            return Err("one above it may not have so many CAs below itself (path length)");
+        }
+    }
+    for pair in parsed.windows(2) {
+        pair[0].verify_signature(Some(pair[1].public_key())).map_err(|_| "it is not signed by its issuer")?;
+    }
+    match parsed.last() {
+        Some(top) if top.issuer().as_raw() == top.subject().as_raw() => {
+            top.verify_signature(None).map_err(|_| "it is not signed by its own key")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    let found = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(identifier) => Some(identifier.0.to_vec()),
+        _ => None,
+    });
+    found.filter(|identifier| !identifier.is_empty())
+}
+
 /// The issuer's name as rcgen writes it, which is not for every subject what it has read: of a repeated
 /// attribute (DC=com, DC=example) it keeps one. Found out with throwaway keys.
 fn written_issuer(ca: &CertificateDer<'_>) -> Option<Vec<u8>> {
@@ -201,7 +273,12 @@ fn written_issuer(ca: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let endpoint = "probe".parse().expect("an endpoint name");
     let now = OffsetDateTime::UNIX_EPOCH;
     let validity = Validity { not_before: now, not_after: now };
-    let probe = profile::device(&endpoint, &profile::Subject::default(), validity, [1; 16])
+    let name = "probe".parse().expect("it is a name");
+    let kind = Kind::Client { lifetime: Duration::ZERO };
+    let profile = Profile { name, subject: Subject::default(), kind };
+    let probe = profile
+        .certificate(&endpoint, validity, [1; 16])
+        .ok()?
         .signed_by(&KeyPair::generate().ok()?, &issuer)
         .ok()?;
     let (_, parsed) = X509Certificate::from_der(probe.der()).ok()?;

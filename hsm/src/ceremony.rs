@@ -1,40 +1,51 @@
 //! The key ceremony: makes the token, and for each role its key and certificate, once, and records what was done.
 //!
-//! Never changes what exists: whatever is in the way is named and left alone.
+//! A certificate is self-signed, or comes back from the brand owner's root, which got a request. Never changes what
+//! exists: whatever is in the way is named and left alone.
 
 use std::{
-    fmt,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use data_encoding::HEXUPPER;
-use sha2::{Digest, Sha256};
+use pem::{EncodeConfig, LineEnding, Pem};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
+
+pub mod fitness;
+pub mod role;
+pub mod transcript;
+
+use role::{Role, RoleName};
+use transcript::{Entry, Transcript};
 
 use crate::{
     authority::{Authority, AuthorityError},
-    config::{Config, RoleKey},
+    config::Config,
     credential::Pin,
-    profile::{self, Name, Subject, Validity},
+    profile::{
+        self, Name, Subject, Validity, YEAR,
+        device::{Kind, Profile},
+    },
+    provenance,
     token::{
         TokenError,
-        commission::{self, KeyAttributes, NewKey},
-        key::{RemoteKey, SigningError},
+        commission::{self, ExistingKey, KeyAttributes, NewKey},
+        key::{RemoteKey, SignDigest, SigningError},
         module::{Module, Token},
     },
 };
 
-/// The CA that is to be made.
+/// What certificates are to say.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Its CN.
+    /// The CA's CN.
     pub common_name: Name,
-    /// Its O and C.
+    /// O and C.
     pub subject: Subject,
-    /// How long it is valid.
+    /// How long they are valid.
     pub lifetime: Duration,
 }
 
@@ -74,72 +85,219 @@ pub enum CeremonyError {
     /// The certificate was made and is wrong.
     #[error("the CA certificate that was made is not usable ({0})")]
     Unusable(&'static str),
+    /// The signer's file has no such role.
+    #[error("the signer's file has no {0}: add it there, or correct --role")]
+    NoRole(RoleName),
+    /// The brand owner's answer is not what was asked for.
+    #[error("{} is not the certificate of {role}: {fault}", path.display())]
+    Import {
+        /// The file.
+        path: PathBuf,
+        /// For which role.
+        role: RoleName,
+        /// What is wrong with it.
+        fault: String,
+    },
     /// The certificate was made, and its key is another.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
 }
 
-/// What was done, for the record.
-#[derive(Debug)]
-pub struct Transcript {
-    module: String,
+/// A token that is open for a ceremony.
+pub struct Ceremony<'a> {
+    module: Module,
     token: Token,
-    made: Vec<Made>,
-}
-
-/// A role's key and certificate.
-#[derive(Debug)]
-struct Made {
-    role: &'static str,
-    key_label: String,
-    attributes: KeyAttributes,
-    common_name: Name,
-    serial: [u8; 16],
-    validity: Validity,
-    fingerprint: [u8; 32],
-    certificate: PathBuf,
-}
-
-/// What a key is for.
-#[derive(Debug, Clone, Copy)]
-enum Role<'a> {
-    DeviceIdentity(&'a RoleKey),
-    Provenance(&'a RoleKey),
-    Firmware(&'a RoleKey),
-}
-
-/// Makes what `config` names as `plan` says: of each role what is not there yet.
-pub fn initialise(
-    config: &Config,
-    plan: &Plan,
-    user_pin: &Pin,
-    so_pin: Option<&Pin>,
+    pin: &'a Pin,
     now: OffsetDateTime,
-) -> Result<Transcript, CeremonyError> {
-    let roles = (config.authorities.iter().map(|authority| Role::DeviceIdentity(&authority.role)))
-        .chain([Role::Provenance(&config.provenance)])
-        .chain(config.firmware.as_ref().map(Role::Firmware));
-    let missing: Vec<Role<'_>> =
-        roles.filter(|role| fs::symlink_metadata(&role.key().certificate).is_err()).collect();
-    if missing.is_empty() {
-        return Err(CeremonyError::CertificateExists(config.authorities[0].role.certificate.clone()));
+}
+
+impl<'a> Ceremony<'a> {
+    /// Loads the module and finds the token; with the security officer's PIN, makes it of a blank one.
+    ///
+    /// # Errors
+    /// There is no such token, or it cannot be made.
+    pub fn open(
+        config: &Config,
+        pin: &'a Pin,
+        so_pin: Option<&Pin>,
+        now: OffsetDateTime,
+    ) -> Result<Self, CeremonyError> {
+        let module = Module::load(&config.module)?;
+        let token = commission::prepare(&module, &config.token_label, pin, so_pin)?;
+        Ok(Self { module, token, pin, now })
     }
-    let cas = missing.iter().filter(|role| matches!(role, Role::DeviceIdentity(_))).count();
-    match cas {
-        0 => {}
-        1 => check_name(config, plan)?,
-        several => return Err(CeremonyError::SeveralCas(several)),
+
+    /// Makes and certifies each of these roles' keys.
+    ///
+    /// # Errors
+    /// Something is in the way, or the token does not do it; what had been begun was undone.
+    pub fn certify(self, roles: &[Role<'_>], plan: &Plan) -> Result<Transcript, CeremonyError> {
+        let mut entries = Vec::new();
+        for role in roles {
+            let key = NewKey::generate(&self.module, &self.token, self.pin, &role.key.key_label)?;
+            let (serial, name) = (profile::random_serial(), role.common_name(&plan.common_name));
+            let validity = Validity::of_authority(self.now, plan.lifetime);
+            let params = role.certificate(&name, &plan.subject, validity, serial);
+            let certificate =
+                RemoteKey::new(&key, key.point()).certify(|own_key| params.self_signed(&own_key))?;
+            if role.is_authority() {
+                let authority =
+                    Authority::new(vec![certificate.der().clone()]).map_err(CeremonyError::Unusable)?;
+                authority.check_key(&key)?;
+            }
+            write_new(&role.key.certificate, &certificate.pem())?;
+            let certificate = Some((role.key.certificate.clone(), certificate.der().clone()));
+            entries.push(entry(role, key.attributes(), key.point(), certificate, None));
+            key.keep();
+        }
+        self.done("init", entries)
     }
-    let module = Module::load(&config.module)?;
-    let token = commission::prepare(&module, &config.token_label, user_pin, so_pin)?;
-    let mut made = Vec::new();
-    for role in missing {
-        let key = NewKey::generate(&module, &token, user_pin, &role.key().key_label)?;
-        made.push(role.make(key, plan, now)?);
+
+    /// Makes a role's key, if there is none, and writes a request for its certificate to `out`.
+    ///
+    /// # Errors
+    /// The role has its certificate, something is in the way, or the token does not do it.
+    pub fn request(self, role: &Role<'_>, plan: &Plan, out: &Path) -> Result<Transcript, CeremonyError> {
+        if fs::symlink_metadata(&role.key.certificate).is_ok() {
+            return Err(CeremonyError::CertificateExists(role.key.certificate.clone()));
+        }
+        let label = &role.key.key_label;
+        let entries = match ExistingKey::open(&self.module, &self.token, self.pin, label) {
+            Ok(key) => {
+                write_new(out, &self.requested(role, plan, &key, key.point())?)?;
+                vec![entry(role, key.attributes(), key.point(), None, Some(out))]
+            }
+            Err(TokenError::NoKey { .. }) => {
+                let key = NewKey::generate(&self.module, &self.token, self.pin, label)?;
+                write_new(out, &self.requested(role, plan, &key, key.point())?)?;
+                let entry = entry(role, key.attributes(), key.point(), None, Some(out));
+                key.keep();
+                vec![entry]
+            }
+            Err(error) => return Err(error.into()),
+        };
+        self.done("csr", entries)
     }
-    let module_name = module.to_string();
-    module.finalize()?;
-    Ok(Transcript { module: module_name, token, made })
+
+    fn requested(
+        &self,
+        role: &Role<'_>,
+        plan: &Plan,
+        key: &dyn SignDigest,
+        point: &[u8],
+    ) -> Result<String, CeremonyError> {
+        let name = role.common_name(&plan.common_name);
+        let validity = Validity::of_authority(self.now, plan.lifetime);
+        let mut params = role.certificate(&name, &plan.subject, validity, [0; 16]);
+        // The root chooses it.
+        params.serial_number = None;
+        let request =
+            RemoteKey::new(key, point).certify(|own_key| params.serialize_request(own_key)?.pem())?;
+        Ok(request)
+    }
+
+    /// Takes the certificate that a root has signed for a role's key, with those above it, from `file` (PEM, the role's
+    /// own first), and puts it where the signer's file says.
+    ///
+    /// # Errors
+    /// It is not good for the role, or another one is there already; nothing was stored.
+    pub fn import(self, role: &Role<'_>, file: &Path) -> Result<Transcript, CeremonyError> {
+        let fault =
+            |fault: String| CeremonyError::Import { path: file.to_owned(), role: role.name.clone(), fault };
+        let text = fs::read(file).map_err(|error| fault(format!("it cannot be read ({error})")))?;
+        let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|_| fault("it is no PEM with certificates".to_owned()))?;
+        let certificate =
+            chain.first().ok_or_else(|| fault("there is no certificate in it".to_owned()))?.clone();
+        let key = ExistingKey::open(&self.module, &self.token, self.pin, &role.key.key_label)?;
+        let point = if role.is_authority() {
+            let authority = Authority::new(chain.clone()).map_err(|it| fault(it.to_owned()))?;
+            let (platform, validity) = (platform_profile(), authority.validity());
+            if self.now < validity.not_before {
+                return Err(fault(format!(
+                    "it is not valid before {}; see that the clock is right",
+                    validity.not_before
+                )));
+            }
+            platform.validity(self.now, validity).map_err(|it| fault(it.to_string()))?;
+            authority.point().to_vec()
+        } else {
+            provenance::point(&certificate).map_err(|it| fault(it.to_owned()))?
+        };
+        if point != key.point() {
+            return Err(fault(format!(
+                "it is for another key than {:?} in the token; send the request that `csr` wrote, not an older one",
+                role.key.key_label
+            )));
+        }
+        let pem: String = chain.iter().map(to_pem).collect();
+        match fs::read_to_string(&role.key.certificate) {
+            Ok(there) if there == pem => {}
+            Ok(_) => return Err(CeremonyError::CertificateExists(role.key.certificate.clone())),
+            Err(_) => write_new(&role.key.certificate, &pem)?,
+        }
+        let certificate = Some((role.key.certificate.clone(), certificate));
+        let entries = vec![entry(role, key.attributes(), key.point(), certificate, None)];
+        drop(key);
+        self.done("import", entries)
+    }
+
+    fn done(self, act: &'static str, entries: Vec<Entry>) -> Result<Transcript, CeremonyError> {
+        let (module, mechanisms) = (self.module.to_string(), self.module.mechanisms(&self.token)?);
+        self.module.finalize()?;
+        Ok(Transcript { act, time: self.now, module, token: self.token, mechanisms, entries })
+    }
+}
+
+/// The roles that have no certificate yet; of all, or only the one that is named.
+///
+/// # Errors
+/// There is none; or several CAs are missing, or the one that is has the name of another.
+pub fn missing<'a>(
+    config: &'a Config,
+    only: Option<&RoleName>,
+    plan: &Plan,
+) -> Result<Vec<Role<'a>>, CeremonyError> {
+    let roles = match only {
+        Some(name) => vec![named(config, name)?],
+        None => Role::all(config),
+    };
+    let first = roles[0].key.certificate.clone();
+    let missing: Vec<_> =
+        roles.into_iter().filter(|role| fs::symlink_metadata(&role.key.certificate).is_err()).collect();
+    match missing.iter().filter(|role| role.is_authority()).count() {
+        _ if missing.is_empty() => Err(CeremonyError::CertificateExists(first)),
+        0 => Ok(missing),
+        1 => check_name(config, plan).map(|()| missing),
+        several => Err(CeremonyError::SeveralCas(several)),
+    }
+}
+
+/// The role of that name.
+///
+/// # Errors
+/// The signer's file has none.
+pub fn named<'a>(config: &'a Config, name: &RoleName) -> Result<Role<'a>, CeremonyError> {
+    Role::named(config, name).ok_or_else(|| CeremonyError::NoRole(name.clone()))
+}
+
+/// A role's certificate and those above it, PEM, the root first: as the platform takes them.
+///
+/// # Errors
+/// They cannot be read.
+pub fn export(role: &Role<'_>) -> Result<String, CeremonyError> {
+    let path = &role.key.certificate;
+    let fault = |fault: String| CeremonyError::Import { path: path.clone(), role: role.name.clone(), fault };
+    let text = fs::read(path).map_err(|error| fault(format!("it cannot be read ({error})")))?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|_| fault("it is no PEM with certificates".to_owned()))?;
+    Ok(chain.iter().rev().map(to_pem).collect())
+}
+
+/// What the platform asks of a device certificate, which every CA must be able to give.
+fn platform_profile() -> Profile {
+    let name = "bootstrap".parse().expect("it is a name");
+    Profile { name, subject: Subject::default(), kind: Kind::Client { lifetime: 10 * YEAR } }
 }
 
 /// Whether the CA that is to be made can be told from those that are there.
@@ -154,59 +312,26 @@ fn check_name(config: &Config, plan: &Plan) -> Result<(), CeremonyError> {
     Ok(())
 }
 
-impl<'a> Role<'a> {
-    fn name(self) -> &'static str {
-        match self {
-            Self::DeviceIdentity(_) => "device identity",
-            Self::Provenance(_) => "provenance",
-            Self::Firmware(_) => "firmware integrity",
-        }
+fn entry(
+    role: &Role<'_>,
+    attributes: &KeyAttributes,
+    point: &[u8],
+    certificate: Option<(PathBuf, CertificateDer<'static>)>,
+    request: Option<&Path>,
+) -> Entry {
+    Entry {
+        role: role.name.clone(),
+        key_label: role.key.key_label.clone(),
+        attributes: attributes.clone(),
+        point: point.to_vec(),
+        certificate,
+        request: request.map(Path::to_owned),
     }
+}
 
-    fn key(self) -> &'a RoleKey {
-        match self {
-            Self::DeviceIdentity(key) | Self::Provenance(key) | Self::Firmware(key) => key,
-        }
-    }
-
-    fn common_name(self, plan: &Plan) -> Name {
-        match self {
-            Self::DeviceIdentity(_) => plan.common_name.clone(),
-            Self::Provenance(_) => "Station Provenance".parse().expect("it is a name"),
-            Self::Firmware(_) => "Firmware Integrity".parse().expect("it is a name"),
-        }
-    }
-
-    /// Certifies the key by itself, and leaves both when all is well.
-    fn make(self, key: NewKey, plan: &Plan, now: OffsetDateTime) -> Result<Made, CeremonyError> {
-        let (serial, common_name) = (profile::random_serial(), self.common_name(plan));
-        let validity = Validity::of_authority(now, plan.lifetime);
-        let params = match self {
-            Self::DeviceIdentity(_) => profile::authority(&common_name, &plan.subject, validity, serial),
-            Self::Provenance(_) | Self::Firmware(_) => {
-                profile::signature(&common_name, &plan.subject, validity, serial)
-            }
-        };
-        let certificate =
-            RemoteKey::new(&key, key.point()).certify(|own_key| params.self_signed(&own_key))?;
-        if let Self::DeviceIdentity(_) = self {
-            let authority = Authority::new(certificate.der().clone()).map_err(CeremonyError::Unusable)?;
-            authority.check_key(&key)?;
-        }
-        write_new(&self.key().certificate, &certificate.pem())?;
-        let made = Made {
-            role: self.name(),
-            key_label: self.key().key_label.clone(),
-            attributes: key.attributes().clone(),
-            common_name,
-            serial,
-            validity,
-            fingerprint: Sha256::digest(certificate.der()).into(),
-            certificate: self.key().certificate.clone(),
-        };
-        key.keep();
-        Ok(made)
-    }
+fn to_pem(certificate: &CertificateDer<'_>) -> String {
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", certificate.as_ref()), config)
 }
 
 /// Writes a file that must not exist yet, and returns when it is on the disk.
@@ -226,32 +351,4 @@ fn write_new(path: &Path, text: &str) -> Result<(), CeremonyError> {
         let _ = fs::remove_file(path);
         CeremonyError::Unwritable { path: path.to_owned(), source }
     })
-}
-
-impl fmt::Display for Transcript {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "module        {}", self.module)?;
-        writeln!(f, "token         {:?}, serial {}", self.token.label, self.token.serial)?;
-        write!(f, "              {}", self.token.hardware)?;
-        self.made.iter().try_for_each(|made| write!(f, "\n{made}"))
-    }
-}
-
-impl fmt::Display for Made {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "role          {}", self.role)?;
-        writeln!(f, "key           {:?}, P-256", self.key_label)?;
-        writeln!(f, "              {}", self.attributes)?;
-        writeln!(f, "certificate   {}", self.certificate.display())?;
-        writeln!(f, "  CN          {}", self.common_name)?;
-        writeln!(f, "  serial      {}", HEXUPPER.encode(&self.serial))?;
-        writeln!(f, "  valid from  {}", self.validity.not_before.date())?;
-        writeln!(f, "        to    {}", self.validity.not_after.date())?;
-        write!(f, "  SHA-256     {}", with_colons(&self.fingerprint))
-    }
-}
-
-/// As `openssl x509 -fingerprint -sha256` prints it.
-fn with_colons(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| HEXUPPER.encode(&[*byte])).collect::<Vec<_>>().join(":")
 }

@@ -10,16 +10,24 @@ use std::{
     time::Duration,
 };
 
-use factory_proto::ids::AuthorityName;
+use factory_proto::ids::{AuthorityName, ProfileName};
 use factory_settings::{SettingsError, Table, Value, duration, integer, list, path, table, text};
 use humantime::format_duration;
 
 use crate::{
     peer::{Entry, Identity},
-    profile::{MINIMUM_LIFETIME, Subject, YEAR},
+    profile::{
+        MINIMUM_LIFETIME, Subject, YEAR,
+        device::{Kind, Profile},
+    },
     rate::Rate,
     tls::TlsFiles,
+    token::module::Library,
 };
+
+mod profile;
+
+use profile::profile;
 
 /// What PKCS#11 keeps of a token's label (CK_TOKEN_INFO, PKCS#11 v2.40 section 3.2).
 const TOKEN_LABEL_LIMIT: usize = 32;
@@ -33,8 +41,8 @@ const DEFAULT_SESSIONS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 pub struct Config {
     /// The Unix socket that is served.
     pub socket: PathBuf,
-    /// The PKCS#11 module: a shared library.
-    pub module: PathBuf,
+    /// The PKCS#11 module.
+    pub module: Library,
     /// The token's label.
     pub token_label: String,
     /// Where the user PIN is: a credential's name or an absolute path.
@@ -49,8 +57,6 @@ pub struct Config {
     pub firmware: Option<RoleKey>,
     /// Where the ledger lies.
     pub ledger: PathBuf,
-    /// How long a device certificate is valid; [`MINIMUM_LIFETIME`] to 100 years.
-    pub certificate_lifetime: Duration,
     /// Sessions with the token, each with a thread that owns it.
     pub sessions: NonZeroUsize,
     /// How long one signature may take, waiting in the queue included.
@@ -59,12 +65,18 @@ pub struct Config {
     pub hang_limit: Duration,
     /// How long the token may be idle before it is seen whether it still signs.
     pub look_every: Duration,
+    /// The public keys of those who may sign work orders, PEM.
+    pub order_keys: Vec<PathBuf>,
     /// Where stations on other hosts call, if they do.
     pub listen: Option<(SocketAddr, TlsFiles)>,
     /// Who may ask; when nobody is listed, the signer's own user and root.
     pub peers: Vec<Entry>,
-    /// What a certificate's subject holds besides the CN.
+    /// What the CAs' subjects hold besides the CN.
     pub subject: Subject,
+    /// What devices' certificates may say; at least one.
+    pub profiles: Vec<Profile>,
+    /// Where the CAs' revocation lists are put, and for how long each is good; `None`: nowhere.
+    pub revocation: Option<(PathBuf, Duration)>,
 }
 
 /// One of the CAs.
@@ -74,6 +86,8 @@ pub struct AuthorityKey {
     pub name: AuthorityName,
     /// Its key and certificate.
     pub role: RoleKey,
+    /// The profiles that it issues by; `None`: all.
+    pub profiles: Option<Vec<ProfileName>>,
 }
 
 /// A key pair in the token, and its certificate.
@@ -94,6 +108,7 @@ impl Config {
     fn written(file: &mut Table<'_>) -> Option<Self> {
         let socket = file.required("socket", path);
         let module = file.required("module", path);
+        let module_arguments = file.optional("module-arguments", module_arguments);
         let token_label = file.required("token-label", token_label);
         let pin_credential = file.required("pin-credential", credential);
         let so_pin_credential = file.optional("so-pin-credential", credential);
@@ -105,8 +120,7 @@ impl Config {
             complain_of_shared_keys(file, authorities, provenance, firmware.as_ref());
         }
         let ledger = file.required("ledger", path);
-        let certificate_lifetime =
-            file.or("certificate-lifetime", 20 * YEAR, within(MINIMUM_LIFETIME..=100 * YEAR));
+        let certificate_lifetime = file.or("certificate-lifetime", 20 * YEAR, lifetime);
         let sessions = file.or("sessions", DEFAULT_SESSIONS, sessions);
         let sign_deadline = file.or(
             "sign-deadline",
@@ -128,6 +142,10 @@ impl Config {
             Duration::from_secs(30),
             within(Duration::from_millis(100)..=Duration::from_secs(3600)),
         );
+        let order_keys = file.required("order-keys", list(path));
+        if order_keys.as_ref().is_some_and(Vec::is_empty) {
+            file.complain("order-keys", "names no key: nothing could be ordered");
+        }
         let listen: Option<Option<SocketAddr>> = file.optional("listen", text);
         let tls = file.optional("tls", table(tls));
         let listen = match (listen, tls) {
@@ -148,9 +166,20 @@ impl Config {
             complain_of_same_peers(file, peers);
         }
         let subject = file.or("subject", Subject::default(), table(subject));
+        let (common, years) =
+            (subject.clone().unwrap_or_default(), certificate_lifetime.unwrap_or(20 * YEAR));
+        let usual = || vec![usual_profile(&common, years)];
+        let profiles = file.optional("profile", list(table(|table| profile(table, &common, years))));
+        let profiles = profiles.map(|profiles| profiles.unwrap_or_else(usual));
+        if let Some(profiles) = &profiles {
+            complain_of_profiles(file, profiles, authorities.as_deref().unwrap_or_default());
+        }
+        let crl_directory = file.optional("crl-directory", path);
+        let week = Duration::from_secs(7 * 24 * 3600);
+        let crl_lifetime = file.or("crl-lifetime", week, within(Duration::from_secs(3600)..=52 * week));
         Some(Self {
             socket: socket?,
-            module: module?,
+            module: Library { path: module?, arguments: module_arguments? },
             token_label: token_label?,
             pin_credential: pin_credential?,
             so_pin_credential: so_pin_credential?,
@@ -158,14 +187,16 @@ impl Config {
             provenance: provenance?,
             firmware: firmware?,
             ledger: ledger?,
-            certificate_lifetime: certificate_lifetime?,
             sessions: sessions?,
             sign_deadline: sign_deadline?,
             hang_limit: hang_limit?,
             look_every: look_every?,
+            order_keys: order_keys?,
             listen: listen?,
             peers: peers?,
             subject: subject?,
+            profiles: certificate_lifetime.and(profiles)?,
+            revocation: crl_directory?.zip(crl_lifetime),
         })
     }
 }
@@ -173,7 +204,8 @@ impl Config {
 fn authority(file: &mut Table<'_>) -> Option<AuthorityKey> {
     let name = file.required("name", text);
     let role = role(file);
-    Some(AuthorityKey { name: name?, role: role? })
+    let profiles = file.optional("profiles", list(text));
+    Some(AuthorityKey { name: name?, role: role?, profiles: profiles? })
 }
 
 fn role(file: &mut Table<'_>) -> Option<RoleKey> {
@@ -264,10 +296,47 @@ fn complain_of_same_peers(file: &Table<'_>, peers: &[Entry]) {
     }
 }
 
+/// What devices get when the file says nothing else.
+fn usual_profile(subject: &Subject, lifetime: Duration) -> Profile {
+    let name = "bootstrap".parse().expect("it is a name");
+    Profile { name, subject: subject.clone(), kind: Kind::Client { lifetime } }
+}
+
+fn complain_of_profiles(file: &Table<'_>, profiles: &[Profile], authorities: &[AuthorityKey]) {
+    if profiles.is_empty() {
+        file.complain("profile", "holds no profile: leave it out for the usual one, called bootstrap");
+    }
+    for (index, profile) in profiles.iter().enumerate() {
+        if profiles[..index].iter().any(|other| other.name == profile.name) {
+            file.complain("profile", format!("holds two profiles called {}", profile.name));
+        }
+    }
+    for authority in authorities {
+        for name in authority.profiles.iter().flatten() {
+            if !profiles.iter().any(|profile| profile.name == *name) {
+                let ca = &authority.name;
+                file.complain(
+                    "authority",
+                    format!("has CA {ca} issue by {name}, and there is no such [[profile]]"),
+                );
+            }
+        }
+    }
+}
+
+fn lifetime(value: &Value<'_>) -> Option<Duration> {
+    within(MINIMUM_LIFETIME..=100 * YEAR)(value)
+}
+
 fn subject(subject: &mut Table<'_>) -> Option<Subject> {
     let organization = subject.optional("organization", text);
     let country = subject.optional("country", text);
-    Some(Subject { organization: organization?, country: country? })
+    Some(Subject { organization: organization?, organizational_unit: None, country: country? })
+}
+
+fn module_arguments(value: &Value<'_>) -> Option<String> {
+    let arguments: String = text(value)?;
+    if arguments.contains('\0') { value.complain("must not hold a NUL") } else { Some(arguments) }
 }
 
 fn token_label(value: &Value<'_>) -> Option<String> {
@@ -324,6 +393,7 @@ token-label = "factory"
 pin-credential = "user-pin"
 ledger = "ledger"
 provenance = { key-label = "provenance", certificate = "provenance.pem" }
+order-keys = ["orders.pem"]
 authority = [{ name = "devices", key-label = "device-identity-ca", certificate = "ca.pem" }]
 "#;
 
@@ -347,7 +417,8 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
     fn what_is_left_out_has_a_default() {
         let config = parse(GOOD).unwrap();
         assert_eq!(config.sessions.get(), 2);
-        assert_eq!(config.certificate_lifetime, humantime::parse_duration("20y").unwrap());
+        assert_eq!(config.profiles, [usual_profile(&Subject::default(), 20 * YEAR)]);
+        assert_eq!(config.revocation, None);
         assert_eq!(config.sign_deadline, Duration::from_secs(10));
         assert_eq!((config.so_pin_credential, config.listen), (None, None));
         assert_eq!(config.peers, []);
@@ -361,7 +432,7 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
              hang-limit = \"1h\"\n[subject]\ncountry = \"DE\"\n"
         ))
         .unwrap();
-        assert_eq!(config.certificate_lifetime, 12 * YEAR);
+        assert_eq!(config.profiles, [usual_profile(&config.subject, 12 * YEAR)]);
         assert_eq!(config.sessions.get(), SESSION_LIMIT);
         assert_eq!(config.sign_deadline, Duration::from_millis(1));
         assert_eq!(config.hang_limit, Duration::from_secs(3600));
@@ -407,39 +478,87 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
     #[test]
     fn peers_that_cannot_be_told_apart_are_refused() {
         let both = "[[peer]]\nname = \"a\"\nuid = 1\nsubject-alternative-name = \"a\"\n";
-        check(&format!("{GOOD}{both}"), &["9: key `peer[1].name`: needs either `uid` or `subj"]);
+        check(&format!("{GOOD}{both}"), &["10: key `peer[1].name`: needs either `uid` or `subj"]);
         let none = "[[peer]]\nname = \"a\"\n";
-        check(&format!("{GOOD}{none}"), &["9: key `peer[1].name`: needs either `uid` or `subj"]);
+        check(&format!("{GOOD}{none}"), &["10: key `peer[1].name`: needs either `uid` or `subj"]);
         let twice = "[[peer]]\nname = \"a\"\nuid = 1\n[[peer]]\nname = \"a\"\nuid = 1\n";
         check(
             &format!("{GOOD}{twice}"),
-            &["8: key `peer`: holds two peers called a", "8: key `peer`: a is known by what another"],
+            &["9: key `peer`: holds two peers called a", "9: key `peer`: a is known by what another"],
         );
         let odd = "[[peer]]\nname = \"a\"\nuid = -1\norders = [\"a*b\"]\nrate = \"fast\"\nburst = 0\n";
         check(
             &format!("{GOOD}{odd}"),
             &[
-                "10: key `peer[1].uid`: -1 does not fit",
-                "11: key `peer[1].orders[1]`: holds '*', only",
-                "12: key `peer[1].rate`: must be a rate such as",
-                "13: key `peer[1].burst`: ",
+                "11: key `peer[1].uid`: -1 does not fit",
+                "12: key `peer[1].orders[1]`: holds '*', only",
+                "13: key `peer[1].rate`: must be a rate such as",
+                "14: key `peer[1].burst`: ",
             ],
         );
     }
 
     #[test]
     fn a_listener_has_tls_and_tls_has_a_listener() {
-        check(&format!("{GOOD}listen = \"127.0.0.1:7443\"\n"), &["8: key `listen`: needs [tls]"]);
+        check(&format!("{GOOD}listen = \"127.0.0.1:7443\"\n"), &["9: key `listen`: needs [tls]"]);
         let tls = "[tls]\ncertificate = \"a\"\nkey = \"b\"\nclient-ca = \"c\"\n";
-        check(&format!("{GOOD}{tls}"), &["8: key `tls`: needs `listen`"]);
+        check(&format!("{GOOD}{tls}"), &["9: key `tls`: needs `listen`"]);
     }
 
     #[test]
     fn a_call_does_not_hang_before_its_deadline() {
         check(
             &format!("{GOOD}sign-deadline = \"2s\"\nhang-limit = \"1s\"\n"),
-            &["9: key `hang-limit`: must not be less than `sign-deadline`"],
+            &["10: key `hang-limit`: must not be less than `sign-deadline`"],
         );
+    }
+
+    #[test]
+    fn profiles_say_what_they_are_and_take_the_rest_from_the_file() {
+        let config = parse(&format!(
+            "{GOOD}certificate-lifetime = \"12y\"\nsubject = {{ organization = \"Example\" }}\n\
+             [[profile]]\nname = \"b\"\nkind = \"bootstrap\"\n\
+             [[profile]]\nname = \"l\"\nkind = \"lwm2m\"\norganizational-unit = \"acc\"\nlifetime = \"15y\"\n\
+             [[profile]]\nname = \"i\"\nkind = \"idevid\"\nhardware-type = \"1.3.6.1.4.1.99999.1\"\n\
+             [[profile]]\nname = \"c\"\nkind = \"custom\"\nlifetime = \"30d\"\ncountry = \"DE\"\n\
+             extended-key-usages = [\"server-auth\"]\n"
+        ))
+        .unwrap();
+        let organization: Option<crate::profile::Name> = Some("Example".parse().unwrap());
+        assert!(config.profiles.iter().all(|profile| profile.subject.organization == organization));
+        assert_eq!(config.profiles[0].kind, Kind::Client { lifetime: 12 * YEAR });
+        assert_eq!(config.profiles[1].kind, Kind::Client { lifetime: 15 * YEAR });
+        assert_eq!(config.profiles[1].subject.organizational_unit, Some("acc".parse().unwrap()));
+        assert_eq!(config.profiles[2].kind, Kind::IDevId { hardware_type: vec![1, 3, 6, 1, 4, 1, 99999, 1] });
+        assert_eq!(config.profiles[3].subject.country, Some("DE".parse().unwrap()));
+        let bad = format!(
+            "{GOOD}[[profile]]\nname = \"b\"\nkind = \"boot\"\n\
+             [[profile]]\nname = \"l\"\nkind = \"lwm2m\"\nlifetime = \"9y\"\n\
+             [[profile]]\nname = \"i\"\nkind = \"idevid\"\nhardware-type = \"3.1\"\n\
+             [[profile]]\nname = \"c\"\nkind = \"custom\"\nlifetime = \"1y\"\nkey-usages = [\"cert-sign\"]\n"
+        );
+        check(
+            &bad,
+            &[
+                "11: key `profile[1].kind`: is none of bootstrap, lwm2m, idevid, custom",
+                "12: key `profile[2].organizational-unit`: is missing: it must be the account id",
+                "15: key `profile[2].lifetime`: must be 10years to 100years",
+                "19: key `profile[3].hardware-type`: must be an object identifier",
+                "24: key `profile[4].key-usages[1]`: must be digital-signature, content-commitment or",
+            ],
+        );
+        let twice = "[[profile]]\nname = \"b\"\nkind = \"bootstrap\"\n".repeat(2);
+        check(&format!("{GOOD}{twice}"), &["9: key `profile`: holds two profiles called b"]);
+        let unknown = GOOD.replace("name = \"devices\"", "name = \"devices\", profiles = [\"x\"]");
+        check(&unknown, &["8: key `authority`: has CA devices issue by x, and there is no such [[profile]]"]);
+    }
+
+    #[test]
+    fn somebody_can_order() {
+        let without = GOOD.replace("order-keys = [\"orders.pem\"]\n", "");
+        check(&without, &["1: key `order-keys`: is missing"]);
+        let nobody = GOOD.replace("[\"orders.pem\"]", "[]");
+        check(&nobody, &["7: key `order-keys`: names no key"]);
     }
 
     #[test]
@@ -450,13 +569,13 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
             "authority = [",
             "authority = [{ name = \"devices\", key-label = \"x\", certificate = \"x.pem\" }, ",
         );
-        check(&text, &["7: key `authority`: holds two CAs called devices"]);
+        check(&text, &["8: key `authority`: holds two CAs called devices"]);
         check(
             &GOOD.replace(
                 "{ name = \"devices\", key-label = \"device-identity-ca\", certificate = \"ca.pem\" }",
                 "",
             ),
-            &["7: key `authority`: must hold at least one CA"],
+            &["8: key `authority`: must hold at least one CA"],
         );
     }
 
@@ -477,13 +596,13 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
             ),
             &[
                 "3: key `token-label`: is 33 bytes long, 1 to 32 are allowed",
-                "7: key `authority[1].key-label`: must not be empty",
-                "8: key `certificate-lifetime`: must be 10years to 100years",
-                "9: key `sessions`: must be 1 to 64",
-                "10: key `sign-deadline`: must be a duration such as \"5s\"",
-                "11: key `hang-limit`: must be 1ms to 1h",
-                "14: key `subject.country`: must be two capital letters",
-                "15: key `subject.organization`: must be 1 to 64 printable characters",
+                "8: key `authority[1].key-label`: must not be empty",
+                "9: key `certificate-lifetime`: must be 10years to 100years",
+                "10: key `sessions`: must be 1 to 64",
+                "11: key `sign-deadline`: must be a duration such as \"5s\"",
+                "12: key `hang-limit`: must be 1ms to 1h",
+                "15: key `subject.country`: must be two capital letters",
+                "16: key `subject.organization`: must be 1 to 64 printable characters",
             ],
         );
     }

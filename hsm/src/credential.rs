@@ -90,6 +90,21 @@ impl Pin {
         Ok(Self(text))
     }
 
+    /// Why everybody could guess it, if they could. Nothing is tried.
+    pub fn weakness(&self) -> Option<&'static str> {
+        const KNOWN: [&str; 12] = [
+            "0000", "000000", "00000000", "1111", "111111", "1234", "12345", "123456", "12345678", "648219",
+            "userpin", "password",
+        ];
+        if KNOWN.contains(&self.0.as_str()) {
+            Some("is one that manufacturers ship")
+        } else if self.0.len() < 6 {
+            Some("has less than 6 characters")
+        } else {
+            None
+        }
+    }
+
     /// As cryptoki wants it; wiped when dropped, too.
     pub(crate) fn to_auth(&self) -> AuthPin {
         AuthPin::new(self.0.as_str().into())

@@ -25,6 +25,8 @@ pub enum Part {
     Module,
     /// It has no room for new issuances.
     Ledger,
+    /// The ledger does not hold what was signed of it.
+    Memory,
     /// The signer was told to stop.
     Process,
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows the certificate and its checks. Knows nothing of gRPC, and nothing of what was issued before.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use factory_proto::ids::{EndpointName, OrderId};
 use rcgen::{Issuer as RcgenIssuer, SubjectPublicKeyInfo};
@@ -11,13 +11,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    authority::{Authority, AuthorityError, VerifyError},
+    authority::{Authority, VerifyError},
     csr::DeviceKey,
     ledger::record::Terms,
-    profile::{self, CaEndsTooSoon, Subject, Validity},
+    profile::{
+        self, Validity,
+        device::{Profile, ProfileError},
+    },
     token::{
         key::{RemoteKey, SigningError},
-        module::Token,
         pool::SigningPool,
     },
 };
@@ -33,6 +35,8 @@ pub struct Request {
     pub endpoint: EndpointName,
     /// The device's key, proven to be in its possession.
     pub key: DeviceKey,
+    /// SHA-256 of the recipe that the unit is made by.
+    pub recipe: [u8; 32],
     /// The request it came in, PKCS#10 in DER.
     pub certificate_request: Vec<u8>,
     /// The issuance that is void from then on, because its key died.
@@ -42,9 +46,9 @@ pub struct Request {
 /// Why no certificate was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// The CA is too old.
+    /// The profile has no place for the device, or the CA is too old.
     #[error(transparent)]
-    CaEndsTooSoon(#[from] CaEndsTooSoon),
+    Profile(#[from] ProfileError),
     /// The token did not sign, or the certificate could not be built.
     #[error(transparent)]
     Signing(#[from] SigningError),
@@ -58,46 +62,35 @@ pub enum IssueError {
     },
 }
 
-/// The CA at work.
+/// A CA at work, by one of its profiles. Clones are the same.
+#[derive(Clone)]
 pub struct Issuer {
-    authority: Authority,
-    pool: SigningPool,
-    subject: Subject,
-    lifetime: Duration,
+    authority: Arc<Authority>,
+    pool: Arc<SigningPool>,
+    profile: Arc<Profile>,
 }
 
 impl Issuer {
-    /// Brings certificate and key together; refuses a pair that does not match, and a CA too old `now`.
-    pub fn new(
-        authority: Authority,
-        pool: SigningPool,
-        subject: Subject,
-        lifetime: Duration,
-        now: OffsetDateTime,
-    ) -> Result<Self, AuthorityError> {
-        Validity::of_device(now, lifetime, authority.validity())?;
-        authority.check_key(&pool)?;
-        Ok(Self { authority, pool, subject, lifetime })
+    /// A CA whose key was seen to be its certificate's, and a profile that it can honour.
+    pub fn new(authority: Arc<Authority>, pool: Arc<SigningPool>, profile: Arc<Profile>) -> Self {
+        Self { authority, pool, profile }
     }
 
-    /// The CA's certificate, DER.
-    pub fn ca_certificate(&self) -> &CertificateDer<'static> {
-        self.authority.certificate()
-    }
-
-    /// The token that holds the CA's key.
-    pub fn token(&self) -> &Token {
-        self.pool.token()
+    /// The CA's certificate and those above it, DER.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        self.authority.chain()
     }
 
     /// What a certificate that is asked for now will say.
     ///
     /// # Errors
-    /// The CA is too old.
-    pub fn terms(&self, now: OffsetDateTime) -> Result<Terms, IssueError> {
-        let validity = Validity::of_device(now, self.lifetime, self.authority.validity())?;
+    /// The profile has no place for the device's name, or the CA is too old.
+    pub fn terms(&self, endpoint: &EndpointName, now: OffsetDateTime) -> Result<Terms, IssueError> {
+        let validity = self.profile.validity(now, self.authority.validity())?;
+        let serial = profile::random_serial();
+        self.profile.certificate(endpoint, validity, serial)?;
         Ok(Terms {
-            serial: profile::random_serial(),
+            serial,
             not_before: validity.not_before.unix_timestamp(),
             not_after: validity.not_after.unix_timestamp(),
         })
@@ -115,16 +108,16 @@ impl Issuer {
     ) -> Result<CertificateDer<'static>, IssueError> {
         let validity =
             Validity { not_before: time_of(terms.not_before), not_after: time_of(terms.not_after) };
-        let params = profile::device(&request.endpoint, &self.subject, validity, terms.serial);
+        let params = self.profile.certificate(&request.endpoint, validity, terms.serial)?;
 
-        let certificate = RemoteKey::new(&self.pool, self.authority.point()).certify(|ca_key| {
+        let certificate = RemoteKey::new(&*self.pool, self.authority.point()).certify(|ca_key| {
             let issuer = RcgenIssuer::from_ca_cert_der(self.authority.certificate(), ca_key)?;
             let device_key = SubjectPublicKeyInfo::from_der(request.key.spki())?;
             params.signed_by(&device_key, &issuer)
         })?;
 
         self.authority
-            .verify(certificate.der(), &request.endpoint, &request.key, now)
+            .verify(certificate.der(), &request.endpoint, &request.key, self.profile.usage(), now)
             .map_err(|source| IssueError::Wrong { endpoint: request.endpoint.clone(), source })?;
         Ok(certificate.der().clone())
     }

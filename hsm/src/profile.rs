@@ -1,16 +1,17 @@
-//! What our certificates look like: the device identity and the CA above it.
+//! What our certificates look like: names, dates, and the CA's; those of devices are in [`device`].
 //!
 //! Pure: time, names and keys are passed in; nothing is signed here.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use aws_lc_rs::rand;
-use factory_proto::ids::EndpointName;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, SerialNumber, string::PrintableString,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, KeyUsagePurpose,
+    SerialNumber, string::PrintableString,
 };
 use time::OffsetDateTime;
+
+pub mod device;
 
 /// A year of 365.25 days, as humantime counts them.
 pub const YEAR: Duration = Duration::from_secs(31_557_600);
@@ -26,6 +27,8 @@ const BACKDATED: Duration = Duration::from_secs(3600);
 pub struct Subject {
     /// Organization (O).
     pub organization: Option<Name>,
+    /// Organizational unit (OU): of a device that is assigned to an account, the account's id.
+    pub organizational_unit: Option<Name>,
     /// Country (C).
     pub country: Option<Country>,
 }
@@ -79,46 +82,11 @@ pub struct Validity {
     pub not_after: OffsetDateTime,
 }
 
-/// The CA ends too soon to give a device the years that the platform wants.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the CA certificate is valid until {not_after}, which leaves a device less than 10 years: \
-     make a new CA with another key label"
-)]
-pub struct CaEndsTooSoon {
-    not_after: OffsetDateTime,
-}
-
 impl Validity {
     /// For a CA made `now`.
     pub fn of_authority(now: OffsetDateTime, lifetime: Duration) -> Self {
         Self { not_before: now - BACKDATED, not_after: now + lifetime }
     }
-
-    /// For a device made `now`: the lifetime asked for, as far as it lies within the CA's.
-    pub fn of_device(now: OffsetDateTime, lifetime: Duration, ca: Self) -> Result<Self, CaEndsTooSoon> {
-        let not_after = (now + lifetime).min(ca.not_after);
-        if not_after < now + MINIMUM_LIFETIME {
-            return Err(CaEndsTooSoon { not_after: ca.not_after });
-        }
-        Ok(Self { not_before: (now - BACKDATED).max(ca.not_before), not_after })
-    }
-}
-
-/// The bootstrap identity of a device: a client certificate, with the endpoint name as CN.
-pub fn device(
-    endpoint: &EndpointName,
-    subject: &Subject,
-    validity: Validity,
-    serial: [u8; 16],
-) -> CertificateParams {
-    let mut params = certificate(endpoint.as_str(), subject, validity, serial);
-    // `NoCa` would leave out basicConstraints and the subject key identifier.
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    params
 }
 
 /// The CA that signs device identities and nothing below them.
@@ -161,6 +129,9 @@ fn certificate(
     if let Some(Name(organization)) = &subject.organization {
         name.push(DnType::OrganizationName, organization.as_str());
     }
+    if let Some(Name(unit)) = &subject.organizational_unit {
+        name.push(DnType::OrganizationalUnitName, unit.as_str());
+    }
     name.push(DnType::CommonName, common_name);
 
     let mut params = CertificateParams::default();
@@ -182,25 +153,6 @@ pub fn random_serial() -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::macros::datetime;
-
-    const NOW: OffsetDateTime = datetime!(2026-06-01 12:00 UTC);
-
-    #[test]
-    fn a_device_certificate_never_leaves_the_years_of_its_ca() {
-        let ca = Validity::of_authority(NOW, 15 * YEAR);
-        let device = Validity::of_device(NOW, 20 * YEAR, ca).unwrap();
-        assert_eq!(device, ca);
-        let short = Validity::of_device(NOW, 12 * YEAR, ca).unwrap();
-        assert_eq!(short.not_after, NOW + 12 * YEAR);
-    }
-
-    #[test]
-    fn a_ca_that_leaves_a_device_less_than_ten_years_is_refused() {
-        let ca = Validity::of_authority(NOW, 35 * YEAR);
-        assert!(Validity::of_device(NOW + 25 * YEAR, 20 * YEAR, ca).is_ok());
-        assert!(Validity::of_device(NOW + 25 * YEAR + Duration::from_secs(1), 20 * YEAR, ca).is_err());
-    }
 
     #[test]
     fn serial_numbers_are_positive_long_and_different() {

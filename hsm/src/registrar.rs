@@ -9,7 +9,8 @@ use std::{
 };
 
 use factory_journal::JournalError;
-use factory_proto::head::HeadStatement;
+use factory_proto::{head::HeadStatement, ids::OrderId};
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::task::{JoinError, spawn_blocking};
@@ -17,10 +18,12 @@ use uuid::Uuid;
 
 use crate::{
     issuer::{IssueError, Issuer, Request},
+    issuers::{Issuers, Unfit},
     ledger::{
-        Account, Decision, HeadRefusal, Ledger, Refusal,
-        record::{Asked, HeadSigned},
+        Account, Claim, Decision, HeadRefusal, Ledger, OrderAccount, OrderRefusal, Refusal,
+        record::{Asked, Disposed, HeadSigned},
     },
+    order::{OrderError, OrderKeys, WorkOrder},
     provenance::Provenance,
     token::key::SigningError,
 };
@@ -42,10 +45,25 @@ pub enum RegistrarError {
     Signing(#[from] SigningError),
     /// The ledger takes nothing more, or cannot be read.
     #[error("the ledger failed")]
-    Ledger(#[from] JournalError),
+    Ledger(#[source] Arc<JournalError>),
+    /// An order for another signer.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// A defect.
     #[error("the signer failed in the middle of a request")]
     Panicked(#[from] JoinError),
+}
+
+impl From<JournalError> for RegistrarError {
+    fn from(failure: JournalError) -> Self {
+        Self::Ledger(Arc::new(failure))
+    }
+}
+
+impl From<Arc<JournalError>> for RegistrarError {
+    fn from(failure: Arc<JournalError>) -> Self {
+        Self::Ledger(failure)
+    }
 }
 
 /// A certificate, as it is answered.
@@ -53,15 +71,18 @@ pub enum RegistrarError {
 pub struct Certificate {
     /// DER.
     pub der: Vec<u8>,
+    /// The CA's, and those above it, DER.
+    pub issuers: Vec<CertificateDer<'static>>,
     /// Whether it had been issued before.
     pub repeated: bool,
 }
 
 /// The issuer, the provenance key and the ledger at work.
 pub struct Registrar {
-    issuer: Arc<Issuer>,
+    issuers: Arc<Issuers>,
     provenance: Arc<Provenance>,
     ledger: Arc<Ledger>,
+    order_keys: OrderKeys,
     /// Who works on an issuance: a second request for it waits for the first.
     at_work: Mutex<HashMap<Uuid, Weak<tokio::sync::Mutex<()>>>>,
     /// Heads are signed one after the other.
@@ -70,25 +91,58 @@ pub struct Registrar {
 
 impl Registrar {
     /// Brings them together.
-    pub fn new(issuer: Issuer, provenance: Provenance, ledger: Ledger) -> Self {
+    pub fn new(
+        issuers: Arc<Issuers>,
+        provenance: Arc<Provenance>,
+        ledger: Arc<Ledger>,
+        order_keys: OrderKeys,
+    ) -> Self {
         let (at_work, heads) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self {
-            issuer: Arc::new(issuer),
-            provenance: Arc::new(provenance),
-            ledger: Arc::new(ledger),
-            at_work,
-            heads,
-        }
+        Self { issuers, provenance, ledger, order_keys, at_work, heads }
     }
 
     /// Who issues.
-    pub fn issuer(&self) -> &Issuer {
-        &self.issuer
+    pub fn issuers(&self) -> &Issuers {
+        &self.issuers
     }
 
     /// Who signs heads.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
+    }
+
+    /// Opens a work order.
+    ///
+    /// # Errors
+    /// The brand owner did not sign it, this signer cannot follow it, another one is open by its id; or the ledger takes
+    /// nothing.
+    pub async fn open_order(&self, order: WorkOrder, signed: String) -> Result<OrderAccount, RegistrarError> {
+        self.issuers.of(&order)?;
+        Ok(self.ledger.open_order(order, signed).await?.map_err(Refusal::from)?)
+    }
+
+    /// Reads a signed work order.
+    ///
+    /// # Errors
+    /// It is none, or the brand owner did not sign it.
+    pub fn read_order(&self, signed: &str) -> Result<WorkOrder, OrderError> {
+        WorkOrder::verify(signed, &self.order_keys)
+    }
+
+    /// What is known of a work order.
+    ///
+    /// # Errors
+    /// It is not open.
+    pub fn order(&self, id: &OrderId) -> Result<OrderAccount, OrderRefusal> {
+        self.ledger.order(id.as_str())
+    }
+
+    /// Keeps what became of an issuance's unit.
+    ///
+    /// # Errors
+    /// It cannot have become that; or the ledger takes nothing.
+    pub async fn dispose(&self, disposed: Disposed, now: OffsetDateTime) -> Result<(), RegistrarError> {
+        Ok(self.ledger.dispose(disposed, now.unix_timestamp()).await??)
     }
 
     /// The certificate of an issuance: signed now, or the one that was signed before.
@@ -98,23 +152,26 @@ impl Registrar {
     pub async fn issue(&self, request: Request, now: OffsetDateTime) -> Result<Certificate, RegistrarError> {
         let turn = self.turn(request.issuance);
         let _alone = turn.lock().await;
-        let asked = asked(&request, &self.issuer, now)?;
-        let terms = match self.ledger.count(asked.clone()).await?? {
+        let order = self.order(&request.order).map_err(Refusal::from)?.order;
+        let issuer = self.issuers.of(&order)?;
+        let asked = asked(&request, &issuer, now)?;
+        let claim = Claim { asked: asked.clone(), recipe: request.recipe, now: now.unix_timestamp() };
+        let terms = match self.ledger.count(claim).await?? {
             Decision::New => asked.terms,
             Decision::Again(terms) => terms,
             Decision::Answer(sequence) => {
                 let ledger = self.ledger.clone();
                 let kept = spawn_blocking(move || ledger.certificate(sequence)).await??;
                 let der = kept.ok_or(Refusal::Superseded)?;
-                return Ok(Certificate { der, repeated: true });
+                return Ok(Certificate { der, issuers: issuer.chain().to_vec(), repeated: true });
             }
         };
-        let (issuer, issuance) = (self.issuer.clone(), request.issuance);
-        let issued = spawn_blocking(move || issuer.issue(&request, terms, now)).await??;
+        let (issuing, issuance) = (issuer.clone(), request.issuance);
+        let issued = spawn_blocking(move || issuing.issue(&request, terms, now)).await??;
         if !self.ledger.keep(issuance, issued.to_vec()).await? {
             return Err(Refusal::Superseded.into());
         }
-        Ok(Certificate { der: issued.to_vec(), repeated: false })
+        Ok(Certificate { der: issued.to_vec(), issuers: issuer.chain().to_vec(), repeated: false })
     }
 
     /// What became of an issuance.
@@ -171,7 +228,8 @@ fn asked(request: &Request, issuer: &Issuer, now: OffsetDateTime) -> Result<Aske
     let supersedes = request.supersedes.map(|issuance| issuance.to_string());
     let texts =
         [request.order.as_str(), request.endpoint.as_str(), supersedes.as_deref().unwrap_or_default()];
-    for part in texts.iter().map(|text| text.as_bytes()).chain([request.certificate_request.as_slice()]) {
+    let bytes = [request.certificate_request.as_slice(), &request.recipe];
+    for part in texts.iter().map(|text| text.as_bytes()).chain(bytes) {
         all.update((part.len() as u64).to_be_bytes());
         all.update(part);
     }
@@ -182,6 +240,6 @@ fn asked(request: &Request, issuer: &Issuer, now: OffsetDateTime) -> Result<Aske
         key: Sha256::digest(request.key.spki()).into(),
         request: all.finalize().into(),
         supersedes,
-        terms: issuer.terms(now)?,
+        terms: issuer.terms(&request.endpoint, now)?,
     })
 }

@@ -2,16 +2,18 @@
 //!
 //! No wire type goes further than this file.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use data_encoding::HEXLOWER;
 use factory_proto::{
     DESCRIPTORS,
+    disposition::Disposition,
     head::{HeadStatement, SIGNED_UP_TO},
-    ids::NestName,
+    ids::{NestName, OrderId},
     signer::{
-        DescribeRequest, DescribeResponse, IssuanceState, IssueRequest, IssueResponse, LookupRequest,
-        LookupResponse, SignHeadRequest, SignHeadResponse,
+        DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, IssuanceState,
+        IssueRequest, IssueResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
+        SignHeadResponse,
         signer_server::{Signer, SignerServer},
     },
 };
@@ -19,6 +21,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 use tonic::{Code, Response, Status, transport::Server};
+use tonic_types::{ErrorDetails, StatusExt};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -28,16 +31,20 @@ use crate::{
     door::Doors,
     health::Health,
     issuer::{IssueError, Request},
-    ledger::{Refusal, Standing},
+    ledger::{OrderAccount, OrderRefusal, Refusal, Standing, record::Disposed},
     peer::Peer,
+    profile::device::ProfileError,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
+    witness::{Witness, layer::WitnessLayer},
 };
 
 /// A request holds 4096 bytes of PKCS#10 and three names; far more is no request.
 const MESSAGE_LIMIT: usize = 64 * 1024;
 /// Calls on one connection at a time; what a peer may have under way on all of them is less.
 const STREAMS: u32 = 100;
+/// `reason` of the ErrorInfo.
+const QUOTA_USED_UP: &str = "QUOTA_USED_UP";
 /// Our clients send a few hundred bytes.
 const HEADER_LIMIT: u32 = 16 * 1024;
 /// A connection that is silent for so long is asked whether it is alive, and closed after that time again.
@@ -62,6 +69,7 @@ pub enum ServeError {
 pub async fn serve(
     doors: Doors,
     registrar: Registrar,
+    witness: Witness,
     health: &Health,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -82,6 +90,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_connection_age(CONNECTION_AGE)
         .layer(AdmissionLayer)
+        .layer(WitnessLayer(witness))
         .add_service(health.service().await)
         .add_service(reflection)
         .add_service(signer)
@@ -109,17 +118,58 @@ struct SignerService {
 
 #[tonic::async_trait]
 impl Signer for SignerService {
+    async fn open_order(&self, call: tonic::Request<OpenOrderRequest>) -> Result<Response<Order>, Status> {
+        let peer = Peer::of(call.extensions())?;
+        let signed = call.into_inner().signed_order;
+        let order = self.registrar.read_order(&signed).map_err(refuse("signed_order"))?;
+        check_peer(&peer, &order.order)?;
+        let id = order.order.clone();
+        let registrar = self.registrar.clone();
+        let opening = tokio::spawn(async move { registrar.open_order(order, signed).await });
+        let opened = opening.await.map_err(RegistrarError::from).flatten().map_err(|error| {
+            error!(order = %id, error = &error as &dyn std::error::Error, "not opened");
+            status_of(&error)
+        })?;
+        info!(order = %id, quantity = opened.order.quantity, "open");
+        Ok(Response::new(opened.into()))
+    }
+
+    async fn get_order(&self, call: tonic::Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
+        let peer = Peer::of(call.extensions())?;
+        let id = call.into_inner().work_order.parse().map_err(refuse("work_order"))?;
+        check_peer(&peer, &id)?;
+        let order = self.registrar.order(&id).map_err(|refusal| Status::not_found(refusal.to_string()))?;
+        Ok(Response::new(order.into()))
+    }
+
+    async fn dispose(
+        &self,
+        call: tonic::Request<DisposeRequest>,
+    ) -> Result<Response<DisposeResponse>, Status> {
+        let peer = Peer::of(call.extensions())?;
+        let request = call.into_inner();
+        let disposition: Disposition = request.disposition().try_into().map_err(refuse("disposition"))?;
+        let issuance = issuance_id("issuance_id", &request.issuance_id)?;
+        if let Some(account) = self.registrar.account(issuance) {
+            check_order(&peer, &account.order)?;
+        }
+        let registrar = self.registrar.clone();
+        let disposed = Disposed { issuance: issuance.to_string(), disposition };
+        let disposing =
+            tokio::spawn(async move { registrar.dispose(disposed, OffsetDateTime::now_utc()).await });
+        disposing.await.map_err(RegistrarError::from).flatten().map_err(|error| {
+            error!(%issuance, %disposition, error = &error as &dyn std::error::Error, "not disposed");
+            status_of(&error)
+        })?;
+        info!(%issuance, %disposition, "disposed");
+        Ok(Response::new(DisposeResponse {}))
+    }
+
     async fn issue(&self, call: tonic::Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
         let begun = Instant::now();
         let peer = Peer::of(call.extensions())?;
         let request = Request::try_from(call.into_inner())?;
-        if !peer.may_use(&request.order) {
-            warn!(order = %request.order, peer = peer.name().map(tracing::field::display), "not its order");
-            return Err(Status::permission_denied(format!(
-                "work_order {} is none of this station's: give it to its [[peer]] in the signer's file",
-                request.order
-            )));
-        }
+        check_peer(&peer, &request.order)?;
         let (order, issuance, endpoint) = (request.order.clone(), request.issuance, request.endpoint.clone());
 
         // A caller that hangs up must not break off what the ledger is told.
@@ -135,11 +185,12 @@ impl Signer for SignerService {
         info!(%order, %issuance, %endpoint, fingerprint, repeated, elapsed = ?begun.elapsed(), "issued");
         Ok(Response::new(IssueResponse {
             certificate: certificate.der,
-            issuers: vec![self.registrar.issuer().ca_certificate().to_vec()],
+            issuers: certificate.issuers.iter().map(|issuer| issuer.to_vec()).collect(),
         }))
     }
 
     async fn lookup(&self, call: tonic::Request<LookupRequest>) -> Result<Response<LookupResponse>, Status> {
+        let peer = Peer::of(call.extensions())?;
         let issuance = issuance_id("issuance_id", &call.into_inner().issuance_id)?;
         let Some(account) = self.registrar.account(issuance) else {
             return Ok(Response::new(LookupResponse {
@@ -147,6 +198,7 @@ impl Signer for SignerService {
                 ..LookupResponse::default()
             }));
         };
+        check_order(&peer, &account.order)?;
         let state = match account.standing {
             Standing::Asked(_) => IssuanceState::Asked,
             Standing::Issued(_) => IssuanceState::Issued,
@@ -188,12 +240,13 @@ impl Signer for SignerService {
         &self,
         _: tonic::Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
-        let token = self.registrar.issuer().token();
+        let issuers = self.registrar.issuers();
+        let token = issuers.token();
         Ok(Response::new(DescribeResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             token_label: token.label.clone(),
             token_serial: token.serial.clone(),
-            ca_certificate: self.registrar.issuer().ca_certificate().to_vec(),
+            ca_certificate: issuers.cas()[0].authority.certificate().to_vec(),
             provenance_certificate: self.registrar.provenance().certificate().to_vec(),
         }))
     }
@@ -213,10 +266,57 @@ impl TryFrom<IssueRequest> for Request {
             order: wire.work_order.parse().map_err(refuse("work_order"))?,
             key: csr::check(&wire.certificate_request, &endpoint).map_err(refuse("certificate_request"))?,
             endpoint,
+            recipe: bytes("recipe_digest", &wire.recipe_digest)?,
             certificate_request: wire.certificate_request,
             supersedes,
         })
     }
+}
+
+fn check_peer(peer: &Peer, order: &OrderId) -> Result<(), Status> {
+    if peer.may_use(order) {
+        return Ok(());
+    }
+    warn!(%order, peer = peer.name().map(tracing::field::display), "not its order");
+    Err(Status::permission_denied(format!(
+        "work_order {order} is none of this station's: give it to its [[peer]] in the signer's file"
+    )))
+}
+
+/// As [`check_peer`], of an issuance's order; there is none where a void issuance was never asked for.
+fn check_order(peer: &Peer, order: &str) -> Result<(), Status> {
+    order.parse().map_or(Ok(()), |order| check_peer(peer, &order))
+}
+
+impl From<OrderAccount> for Order {
+    fn from(account: OrderAccount) -> Self {
+        let (order, places) = (account.order, account.places);
+        Self {
+            work_order: order.order.to_string(),
+            product: order.product,
+            recipe_digest: order.recipe.into(),
+            ca_fingerprint: order.authority.into(),
+            profile: order.profile.to_string(),
+            quantity: order.quantity,
+            spare: order.spare,
+            replacements: order.replacements,
+            not_before: order.not_before,
+            not_after: order.not_after,
+            units_counted: account.units,
+            replacements_counted: account.replacements,
+            open: places.open,
+            shipped: places.shipped,
+            quarantined: places.quarantined,
+            scrapped: places.scrapped,
+            superseded: places.superseded,
+        }
+    }
+}
+
+/// Of no use to be tried again, unlike what else is RESOURCE_EXHAUSTED.
+fn quota_used_up(refusal: &OrderRefusal) -> Status {
+    let details = ErrorDetails::with_error_info(QUOTA_USED_UP, "factory.signer.v1", HashMap::new());
+    Status::with_error_details(Code::ResourceExhausted, refusal.to_string(), details)
 }
 
 fn issuance_id(field: &'static str, text: &str) -> Result<Uuid, Status> {
@@ -263,7 +363,13 @@ fn status_of(error: &RegistrarError) -> Status {
         RegistrarError::Refused(refusal) => {
             let code = match refusal {
                 Refusal::Differs | Refusal::EndpointTaken(_) | Refusal::KeyTaken(_) => Code::AlreadyExists,
-                Refusal::Superseded => Code::FailedPrecondition,
+                Refusal::Order(OrderRefusal::Differs(_)) => Code::AlreadyExists,
+                Refusal::Order(
+                    used_up @ (OrderRefusal::UnitsUsedUp { .. } | OrderRefusal::ReplacementsUsedUp { .. }),
+                ) => return quota_used_up(used_up),
+                Refusal::Superseded | Refusal::NothingIssued | Refusal::Gone(_) | Refusal::Order(_) => {
+                    Code::FailedPrecondition
+                }
                 Refusal::OtherEndpoint(_) | Refusal::Itself => Code::InvalidArgument,
             };
             return Status::new(code, refusal.to_string());
@@ -278,9 +384,13 @@ fn status_of(error: &RegistrarError) -> Status {
         RegistrarError::Signing(_) | RegistrarError::Issue(IssueError::Signing(SigningError::Token(_))) => {
             (Code::Unavailable, "the token cannot sign at present; send the same request again")
         }
-        RegistrarError::Issue(IssueError::CaEndsTooSoon(_)) => {
+        RegistrarError::Issue(IssueError::Profile(fault @ ProfileError::NotPrintable(_))) => {
+            return refuse("endpoint_name")(fault);
+        }
+        RegistrarError::Issue(IssueError::Profile(_)) => {
             (Code::FailedPrecondition, "the CA ends too soon to issue device certificates")
         }
+        RegistrarError::Unfit(_) => return Status::failed_precondition(error.to_string()),
         RegistrarError::Ledger(_) => {
             (Code::Unavailable, "the ledger takes nothing at present; the signer's log says what to do")
         }

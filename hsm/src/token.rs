@@ -95,6 +95,18 @@ pub enum TokenError {
         /// How many keys have it.
         count: usize,
     },
+    /// A private key that nobody can be told apart by.
+    #[error(
+        "token {token:?} holds {count} public keys {key:?}, and one is needed: remove or rename the others"
+    )]
+    PublicKeys {
+        /// The token.
+        token: String,
+        /// The label.
+        key: String,
+        /// How many keys have it.
+        count: usize,
+    },
     /// A second key pair with the same label would make both useless.
     #[error(
         "token {token:?} holds objects labelled {key:?} already: nothing was changed, choose another `key-label`"

@@ -34,6 +34,8 @@ pub struct Vigil {
     pub login: Arc<Login>,
     /// The ledger's room.
     pub room: watch::Receiver<Room>,
+    /// What the ledger was found to be, if it is not the one that stations were answered from.
+    pub betrayed: watch::Receiver<Option<String>>,
     /// After this, a call that is inside the module is a fault.
     pub deadline: Duration,
     /// After this, it is beyond hope.
@@ -66,6 +68,8 @@ impl Vigil {
                     return Fatal::Ledger(reason);
                 }
             }
+            let betrayed = self.betrayed.borrow_and_update().clone();
+            health.set(Part::Memory, betrayed).await;
             let longest = self.login.longest_call();
             if longest >= self.hang_limit {
                 return Fatal::Hung(longest);
@@ -75,6 +79,7 @@ impl Vigil {
             tokio::select! {
                 Ok(()) = condition.changed() => {}
                 Ok(()) = self.room.changed() => {}
+                Ok(()) = self.betrayed.changed() => {}
                 _ = glances.tick() => {}
             }
         }

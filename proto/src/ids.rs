@@ -111,6 +111,10 @@ name!(
     /// What a signer calls one of its CAs; 1 to 64 characters.
     AuthorityName, 64
 );
+name!(
+    /// What a signer calls one of its certificate profiles; 1 to 64 characters.
+    ProfileName, 64
+);
 
 /// What a first-to-claim device is claimed by: `A-` and the SHA-256 of its bootstrap certificate (DER)
 /// in upper-case hex with colons; 97 characters.

@@ -2,8 +2,10 @@
 //!
 //! No behaviour, and no knowledge of who sends what to whom.
 
+pub mod disposition;
 pub mod head;
 pub mod ids;
+pub mod ledger_head;
 pub mod outcome;
 pub mod units;
 

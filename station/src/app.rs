@@ -32,6 +32,7 @@ use crate::{
     recovery::{self, RecoveryError},
     results::{Backlog, Uplink},
     rpc::StationService,
+    signatures::{SignatureError, Signatures},
     signer::{Signer, SignerTlsError},
     units::Units,
     upkeep,
@@ -65,6 +66,9 @@ pub enum AppError {
         /// What the system said.
         source: io::Error,
     },
+    /// The certificate that signatures are held against.
+    #[error(transparent)]
+    Signatures(#[from] SignatureError),
     /// The signer cannot be called.
     #[error(transparent)]
     Signer(#[from] SignerTlsError),
@@ -80,7 +84,7 @@ pub enum AppError {
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
     let listeners = listeners(&config).await?;
-    let recipes = Arc::new(Recipes::load(&config.recipes)?);
+    let recipes = Arc::new(Recipes::load(&config.recipes, &Signatures::demanded(&config.signatures)?)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
     let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
@@ -90,7 +94,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         backlog: Backlog::count(&journal)?,
         orders: Orders::new(journal.clone(), units.clone(), books),
         units,
-        signer: Signer::at(config.signer.clone())?,
+        signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::default(),
         recipes,
         journal,

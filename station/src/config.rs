@@ -9,11 +9,12 @@ use std::{
 
 use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
-use factory_settings::{SettingsError, Table, duration, integer, list, path, table, text};
+use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
 use tonic::transport::{Endpoint, Uri};
 
 use crate::{
     provenance::Occasions,
+    signatures::Demand,
     signer::{SignerPlace, SignerTls},
 };
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where the recipes lie, one file each.
     pub recipes: PathBuf,
+    /// Who must have signed the recipes and what they name.
+    pub signatures: Demand,
     /// Where the signer is.
     pub signer: SignerPlace,
     /// Where the MES calls; loopback only, for want of TLS.
@@ -76,6 +79,14 @@ impl Config {
         let name = file.required("name", text);
         let state = file.required("state", path);
         let recipes = file.required("recipes", path);
+        let signatures = file.optional("signatures", table(signatures));
+        if signatures == Some(None) {
+            file.complain(
+                "signatures",
+                "is missing: give the `certificate` of the signer's firmware key, or `demanded = false` to take \
+                 recipes and images unsigned",
+            );
+        }
         let signer = signer(file);
         let listen: Option<SocketAddr> = file.required("listen", text);
         let socket = file.required("socket", path);
@@ -100,6 +111,7 @@ impl Config {
             name: name?,
             state: state?,
             recipes: recipes?,
+            signatures: signatures??,
             signer: signer?,
             listen: listen?,
             socket: socket?,
@@ -129,6 +141,23 @@ impl NestSettings {
             fcc: fcc?,
             tag_reader: tag_reader?,
         })
+    }
+}
+
+fn signatures(signatures: &mut Table<'_>) -> Option<Demand> {
+    let certificate = signatures.optional("certificate", path);
+    let demanded = signatures.or("demanded", true, flag);
+    match (certificate?, demanded?) {
+        (Some(certificate), true) => Some(Demand::By(certificate)),
+        (None, false) => Some(Demand::Nothing),
+        (None, true) => {
+            signatures.complain("certificate", "is missing: it is the one of the signer's firmware key");
+            None
+        }
+        (Some(_), false) => {
+            signatures.complain("demanded", "must not be false beside a `certificate`");
+            None
+        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod recovery;
 pub mod results;
 pub mod rig;
 pub mod rpc;
+pub mod signatures;
 pub mod signer;
 pub mod step;
 pub mod telemetry;

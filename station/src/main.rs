@@ -7,8 +7,9 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
+use data_encoding::HEXLOWER;
 use factory_fixtures::instrument::{Kind, worker};
-use factory_station::{app, config::Config, telemetry};
+use factory_station::{app, config::Config, recipe::Recipes, signatures::Signatures, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -55,12 +56,22 @@ fn main() -> anyhow::Result<()> {
 
 fn check(config: &Path) -> anyhow::Result<()> {
     let config = Config::read(config)?;
-    let recipes = factory_station::recipe::Recipes::load(&config.recipes)?;
+    let signatures = Signatures::demanded(&config.signatures)?;
+    let recipes = Recipes::load(&config.recipes, &signatures)?;
+    match signatures.certificate() {
+        Some(certificate) => {
+            println!("recipes and what they name are signed by the key of {}", certificate.display())
+        }
+        None => println!("recipes and what they name need no signature (`signatures.demanded` is false)"),
+    }
+    for (name, recipe) in recipes.all() {
+        println!("recipe {name}: SHA-256 {}", HEXLOWER.encode(&recipe.digest));
+    }
     println!(
         "{}: {} nests, {} recipes, no complaint",
         config.name,
         config.nests.len(),
-        recipes.names().count()
+        recipes.all().count()
     );
     Ok(())
 }

@@ -5,12 +5,17 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use data_encoding::HEXLOWER;
 use factory_journal::{Journal, JournalError};
-use factory_proto::ids::{OrderId, RecipeName, Serial};
+use factory_proto::{
+    disposition::Disposition,
+    ids::{OrderId, RecipeName, Serial},
+};
 
 use crate::{
     books::{Books, Order},
-    record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitReleased},
+    record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
+    signer::{Ordered, Signer, SignerError},
     units::Units,
 };
 
@@ -57,6 +62,26 @@ pub enum OrderError {
         /// Why, and what can be done.
         quarantine: Quarantine,
     },
+    /// The unit was destroyed.
+    #[error("unit {0} was scrapped")]
+    Scrapped(Serial),
+    /// Only a good unit leaves the factory.
+    #[error("unit {0} has not passed, and cannot be shipped")]
+    NotPassed(Serial),
+    /// No run was ever opened on it.
+    #[error("this station has never seen unit {0}")]
+    NeverSeen(Serial),
+    /// The signer does not follow the order, or could not be asked.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The signed order is for something else.
+    #[error("signed_order is for {signed}, not for {wanted}")]
+    OtherOrder {
+        /// What it says.
+        signed: String,
+        /// What was to be opened.
+        wanted: String,
+    },
     /// There is nothing to release.
     #[error("unit {0} is not in quarantine at this station")]
     NotQuarantined(Serial),
@@ -90,8 +115,15 @@ impl Orders {
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
-    pub async fn open(&self, wanted: OrderOpened) -> Result<Order, OrderError> {
+    /// The signer must follow it first: `signed` is how the brand owner signed it.
+    pub async fn open(
+        &self,
+        wanted: OrderOpened,
+        signed: &str,
+        signer: &Signer,
+    ) -> Result<Order, OrderError> {
         let _alone = self.opening.lock().await;
+        check_signed(&wanted, &signer.open_order(signed).await?)?;
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
             Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),
@@ -127,6 +159,9 @@ impl Orders {
         if self.units.has_passed(&run.serial)? {
             return Err(OrderError::Passed(run.serial.clone()));
         }
+        if self.units.disposition(&run.serial)?.is_some_and(|it| it.disposition == Disposition::Scrapped) {
+            return Err(OrderError::Scrapped(run.serial.clone()));
+        }
         if let Some(quarantine) = state.quarantined.get(&run.serial) {
             let quarantine = quarantine.clone();
             return Err(OrderError::Quarantined { serial: run.serial.clone(), quarantine });
@@ -158,6 +193,34 @@ impl Orders {
         Ok(())
     }
 
+    /// Keeps what became of a unit, and tells the signer first. The same command once more changes nothing.
+    pub async fn dispose(&self, disposed: UnitDisposed, signer: &Signer) -> Result<(), OrderError> {
+        let _alone = self.opening.lock().await;
+        let UnitDisposed { command, serial, disposition } = &disposed;
+        let before = self.units.disposition(serial)?;
+        if before.as_ref().is_some_and(|before| before.command == *command) {
+            return Ok(());
+        }
+        if before.is_some_and(|before| before.disposition == Disposition::Scrapped) {
+            return Err(OrderError::Scrapped(serial.clone()));
+        }
+        if let Some((_, run)) = self.lock().running.get(serial) {
+            return Err(OrderError::Running { serial: serial.clone(), run: *run });
+        }
+        if !self.units.is_known(serial)? {
+            return Err(OrderError::NeverSeen(serial.clone()));
+        }
+        if *disposition == Disposition::Shipped && !self.units.has_passed(serial)? {
+            return Err(OrderError::NotPassed(serial.clone()));
+        }
+        // A unit that failed before it had an identity is none of the signer's.
+        if let Some(issuance) = signer.known_of(&self.units.issuances(serial)?).await?.live {
+            signer.dispose(issuance, *disposition).await?;
+        }
+        self.journal.append(Record::UnitDisposed(disposed)).await?;
+        Ok(())
+    }
+
     /// All orders, by their ids.
     pub fn list(&self) -> Vec<Order> {
         self.lock().orders.values().cloned().collect()
@@ -166,6 +229,26 @@ impl Orders {
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+}
+
+/// What was signed is what is to be opened.
+fn check_signed(wanted: &OrderOpened, signed: &Ordered) -> Result<(), OrderError> {
+    let other = |signed: String, wanted: String| Err(OrderError::OtherOrder { signed, wanted });
+    if signed.order != wanted.order.as_str() {
+        return other(format!("work order {}", signed.order), wanted.order.to_string());
+    }
+    if signed.recipe_digest != wanted.recipe_digest {
+        let (signed, digest) =
+            (HEXLOWER.encode(&signed.recipe_digest), HEXLOWER.encode(&wanted.recipe_digest));
+        return other(
+            format!("a recipe with SHA-256 {signed}"),
+            format!("{} as it is here, with {digest}", wanted.recipe),
+        );
+    }
+    if wanted.quantity > signed.quantity {
+        return other(format!("{} units", signed.quantity), wanted.quantity.to_string());
+    }
+    Ok(())
 }
 
 // No step under this lock can fail half-way, so what a panicking holder left behind is whole.

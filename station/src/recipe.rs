@@ -12,7 +12,10 @@ use factory_proto::{
     units::Limits,
 };
 
-use crate::step::{Step, StepError};
+use crate::{
+    signatures::Signatures,
+    step::{Step, StepError},
+};
 
 mod file;
 pub mod provision;
@@ -131,9 +134,9 @@ impl Recipe {
 pub struct Recipes(BTreeMap<RecipeName, Arc<Recipe>>);
 
 impl Recipes {
-    /// Loads every `*.toml` of a folder; all mistakes in all of them at once.
-    pub fn load(folder: &Path) -> Result<Self, RecipeError> {
-        file::load(folder).map(Self)
+    /// Loads every `*.toml` of a folder, signed as demanded; all mistakes in all of them at once.
+    pub fn load(folder: &Path, signatures: &Signatures) -> Result<Self, RecipeError> {
+        file::load(folder, signatures).map(Self)
     }
 
     /// The recipe of that name, which must still be what the order was opened with.
@@ -150,8 +153,8 @@ impl Recipes {
         self.0.get(name).ok_or_else(|| RecipeError::Unknown(name.clone()))
     }
 
-    /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &RecipeName> {
-        self.0.keys()
+    /// All of them, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&RecipeName, &Recipe)> {
+        self.0.iter().map(|(name, recipe)| (name, recipe.as_ref()))
     }
 }

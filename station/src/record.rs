@@ -6,6 +6,7 @@ use std::{fmt, str::FromStr, time::SystemTime};
 
 use factory_journal::{Keys, Sequence};
 use factory_proto::{
+    disposition::Disposition,
     ids::{EndpointName, EnrolmentId, NestName, OrderId, RecipeName, Serial},
     outcome::Outcome,
     units::{Limits, Quantity},
@@ -89,6 +90,9 @@ pub enum Record {
     /// What all records up to some point come to.
     #[n(12)]
     Checkpoint(#[n(0)] Box<Checkpoint>),
+    /// It was said what became of a unit, and the signer knows.
+    #[n(13)]
+    UnitDisposed(#[n(0)] UnitDisposed),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -104,6 +108,7 @@ impl Record {
         match self {
             Self::OrderOpened(_)
             | Self::UnitReleased(_)
+            | Self::UnitDisposed(_)
             | Self::Checkpoint(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_) => None,
@@ -133,6 +138,9 @@ impl factory_journal::Record for Record {
             Self::Checkpoint(_) => Keys { run: Some(CHECKPOINTS.to_owned()), ..Keys::default() },
             Self::UnitReleased(released) => {
                 Keys { unit: Some(released.serial.to_string()), ..Keys::default() }
+            }
+            Self::UnitDisposed(disposed) => {
+                Keys { unit: Some(disposed.serial.to_string()), ..Keys::default() }
             }
             Self::IssuanceAsked(asked) => Keys {
                 unit: Some(asked.serial.to_string()),
@@ -225,6 +233,9 @@ pub struct IssuanceAsked {
     /// The issuance that is void from then on, because its key died.
     #[cbor(n(6), with = "cbor::optional_text")]
     pub supersedes: Option<Uuid>,
+    /// SHA-256 of the recipe file.
+    #[cbor(n(7), with = "minicbor::bytes")]
+    pub recipe_digest: [u8; 32],
 }
 
 /// The unit's certificate exists.
@@ -323,6 +334,20 @@ pub struct UnitReleased {
     /// What was done to it.
     #[n(2)]
     pub reason: String,
+}
+
+/// It was said what became of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct UnitDisposed {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// Which unit.
+    #[cbor(n(1), with = "cbor::text")]
+    pub serial: Serial,
+    /// What became of it.
+    #[n(2)]
+    pub disposition: Disposition,
 }
 
 /// The chip of the board that lies in the nest has said who it is.

@@ -19,6 +19,7 @@ use crate::{
     provenance::Trouble,
     recipe::RecipeError,
     record::{OrderOpened, RunId},
+    signer::SignerError,
     units::Unit,
 };
 
@@ -54,7 +55,8 @@ impl station_server::Station for StationService {
             recipe_digest: recipe.digest,
             quantity: open.quantity,
         };
-        let order = self.shared.orders.open(order).await.map_err(order_refused)?;
+        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
+        let order = orders.open(order, &open.signed, signer).await.map_err(order_refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -93,6 +95,16 @@ impl station_server::Station for StationService {
         tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
         self.shared.orders.release(released).await.map_err(order_refused)?;
         Ok(Response::new(messages::ReleaseUnitResponse {}))
+    }
+
+    async fn dispose_unit(
+        &self,
+        request: Request<messages::DisposeUnitRequest>,
+    ) -> Answer<messages::DisposeUnitResponse> {
+        let disposed = command::dispose(&request.into_inner())?;
+        tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
+        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(order_refused)?;
+        Ok(Response::new(messages::DisposeUnitResponse {}))
     }
 
     async fn get_unit(
@@ -171,7 +183,7 @@ impl station_server::Station for StationService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nests,
             work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
-            recipes: self.shared.recipes.names().map(ToString::to_string).collect(),
+            recipes: self.shared.recipes.all().map(|(name, _)| name.to_string()).collect(),
             unacknowledged_results: standing.results,
             oldest_unacknowledged: standing.oldest.map(Into::into),
             provenance_trouble: self.provenance.get().unwrap_or_default(),
@@ -204,11 +216,20 @@ fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
         OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
-        OrderError::Unknown(_) | OrderError::NotQuarantined(_) => Status::not_found(text),
-        OrderError::Full { .. } => Status::resource_exhausted(text),
-        OrderError::Passed(_) | OrderError::Running { .. } | OrderError::Quarantined { .. } => {
-            Status::failed_precondition(text)
+        OrderError::Unknown(_) | OrderError::NotQuarantined(_) | OrderError::NeverSeen(_) => {
+            Status::not_found(text)
         }
+        OrderError::Full { .. } => Status::resource_exhausted(text),
+        OrderError::Passed(_)
+        | OrderError::Running { .. }
+        | OrderError::Quarantined { .. }
+        | OrderError::Scrapped(_)
+        | OrderError::NotPassed(_)
+        | OrderError::OtherOrder { .. } => Status::failed_precondition(text),
+        OrderError::Signer(SignerError::Unreachable { .. } | SignerError::TooMuch(_)) => {
+            Status::unavailable(text)
+        }
+        OrderError::Signer(_) => Status::failed_precondition(text),
         OrderError::Journal(error) => internal(error),
     }
 }

@@ -4,19 +4,25 @@ use std::{error::Error as _, path::Path, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use factory_proto::{
+    disposition::Disposition,
     head::{HeadStatement, SIGNED_UP_TO},
-    signer::{IssuanceState, IssueRequest, LookupRequest, SignHeadRequest, signer_client::SignerClient},
+    signer::{
+        self as messages, DisposeRequest, IssuanceState, IssueRequest, LookupRequest, OpenOrderRequest,
+        SignHeadRequest, signer_client::SignerClient,
+    },
 };
 use tokio::time::sleep;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
+use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::record::{HeadSigned, IssuanceAsked};
 
+mod kept_head;
 mod place;
 
-use place::to_socket;
+use kept_head::KeptHead;
 pub use place::{SignerPlace, SignerTls, SignerTlsError};
 
 // Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
@@ -24,6 +30,8 @@ const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_millis(800))
     .with_max_times(6);
+
+type Client = SignerClient<InterceptedService<Channel, KeptHead>>;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +51,7 @@ pub enum SignerError {
         "the signer has had enough of this station for the moment; see its `rate` in the signer's file: {0}"
     )]
     TooMuch(String),
-    /// It does not sign this.
+    /// It does not do this.
     #[error("the signer refused: {0}")]
     Refused(String),
     /// It signed another head of this log, which does not go with this one.
@@ -68,27 +76,43 @@ pub struct Certified {
     pub issuers: Vec<Vec<u8>>,
 }
 
+/// What the signer knows of the issuances of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The one that counts.
+    pub live: Option<Uuid>,
+    /// The newest one that it never heard of, newer than the one that counts.
+    pub unheard: Option<Uuid>,
+}
+
+/// A work order as the signer has read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered {
+    /// Its id.
+    pub order: String,
+    /// SHA-256 of the recipe that it is for.
+    pub recipe_digest: Vec<u8>,
+    /// Units ordered.
+    pub quantity: u32,
+}
+
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
 #[derive(Clone)]
 pub struct Signer {
     place: Arc<SignerPlace>,
-    client: SignerClient<Channel>,
+    client: Client,
+    head: KeptHead,
 }
 
 impl Signer {
-    /// `path` is its Unix socket. Does not connect yet.
-    pub fn new(path: &Path) -> Self {
-        let place = Arc::new(SignerPlace::Socket(path.to_owned()));
-        Self { place, client: SignerClient::new(to_socket(path)) }
-    }
-
-    /// The one in this place. Does not connect yet.
+    /// The one in this place. Does not connect yet. The newest head of its ledger is kept in the station's folder `state`.
     ///
     /// # Errors
     /// The files for TLS cannot be used.
-    pub fn at(place: SignerPlace) -> Result<Self, SignerTlsError> {
-        let client = SignerClient::new(place.connect_lazily()?);
-        Ok(Self { place: Arc::new(place), client })
+    pub fn at(place: SignerPlace, state: &Path) -> Result<Self, SignerTlsError> {
+        let head = KeptHead::read(state);
+        let client = SignerClient::with_interceptor(place.connect_lazily()?, head.clone());
+        Ok(Self { place: Arc::new(place), client, head })
     }
 
     /// Asks for the certificate of an issuance, again where the signer was away for a moment: the same issuance with
@@ -100,23 +124,64 @@ impl Signer {
             endpoint_name: asked.endpoint_name.to_string(),
             certificate_request: asked.request.clone(),
             supersedes: asked.supersedes.map_or_else(String::new, |issuance| issuance.to_string()),
+            recipe_digest: asked.recipe_digest.into(),
         };
-        let issue = |mut client: SignerClient<Channel>| {
+        let issue = |mut client: Client| {
             let request = request.clone();
             async move { client.issue(request).await }
         };
-        let issued = self.patiently(issue).await?.into_inner();
+        let issued = self.patiently(issue).await?;
         Ok(Certified { certificate: issued.certificate, issuers: issued.issuers })
     }
 
+    /// What the signer knows of the issuances of a unit, which are given oldest first.
+    pub async fn known_of(&self, issuances: &[IssuanceAsked]) -> Result<Known, SignerError> {
+        let mut known = Known { live: None, unheard: None };
+        for asked in issuances.iter().rev() {
+            match self.lookup(asked.issuance).await? {
+                IssuanceState::Asked | IssuanceState::Issued => {
+                    known.live = Some(asked.issuance);
+                    break;
+                }
+                IssuanceState::Unspecified | IssuanceState::Unknown => {
+                    known.unheard.get_or_insert(asked.issuance);
+                }
+                IssuanceState::Void => {}
+            }
+        }
+        Ok(known)
+    }
+
+    /// Opens a work order as the brand owner signed it; one that is open already is answered as it stands.
+    pub async fn open_order(&self, signed_order: &str) -> Result<Ordered, SignerError> {
+        let request = OpenOrderRequest { signed_order: signed_order.to_owned() };
+        let open = |mut client: Client| {
+            let request = request.clone();
+            async move { client.open_order(request).await }
+        };
+        let order = self.patiently(open).await?;
+        Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quantity: order.quantity })
+    }
+
+    /// Tells what became of the unit of an issuance.
+    pub async fn dispose(&self, issuance: Uuid, disposition: Disposition) -> Result<(), SignerError> {
+        let wire = messages::Disposition::from(disposition);
+        let request = DisposeRequest { issuance_id: issuance.to_string(), disposition: wire.into() };
+        let dispose = |mut client: Client| {
+            let request = request.clone();
+            async move { client.dispose(request).await }
+        };
+        self.patiently(dispose).await.map(drop)
+    }
+
     /// What became of an issuance.
-    pub async fn lookup(&self, issuance: Uuid) -> Result<IssuanceState, SignerError> {
+    async fn lookup(&self, issuance: Uuid) -> Result<IssuanceState, SignerError> {
         let request = LookupRequest { issuance_id: issuance.to_string() };
-        let lookup = |mut client: SignerClient<Channel>| {
+        let lookup = |mut client: Client| {
             let request = request.clone();
             async move { client.lookup(request).await }
         };
-        Ok(self.patiently(lookup).await?.into_inner().state())
+        Ok(self.patiently(lookup).await?.state())
     }
 
     /// Asks for a signature under what the log is. What comes back is not checked.
@@ -138,7 +203,7 @@ impl Signer {
             },
             _ => self.refused(&status),
         })?;
-        let signed = signed.into_inner();
+        let signed = self.learn(signed).await;
         Ok(HeadSigned {
             statement: signed.statement,
             signature: signed.signature,
@@ -146,14 +211,14 @@ impl Signer {
         })
     }
 
-    async fn patiently<T, F>(&self, call: impl Fn(SignerClient<Channel>) -> F) -> Result<T, SignerError>
+    async fn patiently<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, SignerError>
     where
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut pauses = PATIENCE.build();
         loop {
             let refused = match call(self.client.clone()).await {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => return Ok(self.learn(answer).await),
                 Err(status) => self.refused(&status),
             };
             let (SignerError::Unreachable { reason, .. } | SignerError::TooMuch(reason)) = &refused else {
@@ -165,12 +230,17 @@ impl Signer {
         }
     }
 
+    async fn learn<T>(&self, answer: Response<T>) -> T {
+        self.head.learn(answer.metadata()).await;
+        answer.into_inner()
+    }
+
     fn refused(&self, status: &Status) -> SignerError {
         let reason = status.message().to_owned();
         // What did not come from the signer has a cause: the connection, which may have broken in mid-call.
         if status.code() == Code::Unavailable || status.source().is_some() {
             SignerError::Unreachable { place: self.place.to_string(), reason }
-        } else if status.code() == Code::ResourceExhausted {
+        } else if status.code() == Code::ResourceExhausted && status.get_details_retry_info().is_some() {
             SignerError::TooMuch(reason)
         } else {
             SignerError::Refused(reason)

@@ -9,7 +9,7 @@ use factory_proto::{
 };
 use uuid::Uuid;
 
-use crate::record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened};
+use crate::record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed};
 
 /// A run as far as it has come.
 #[derive(Debug, Clone)]
@@ -57,6 +57,11 @@ impl Units {
         self.about(serial)?.filter_map(|record| record.map(asked).transpose()).collect()
     }
 
+    /// Whether there was a run of this unit.
+    pub fn is_known(&self, serial: &Serial) -> Result<bool, JournalError> {
+        self.any_about(serial, |record| matches!(record, Record::RunOpened(_)))
+    }
+
     /// Whether a run of this unit has passed.
     pub fn has_passed(&self, serial: &Serial) -> Result<bool, JournalError> {
         let passed = |record| matches!(record, Record::RunClosed(closed) if closed.outcome == Outcome::Pass);
@@ -66,6 +71,14 @@ impl Units {
     /// Whether this command has released the unit from its quarantine.
     pub fn was_released(&self, serial: &Serial, command: Uuid) -> Result<bool, JournalError> {
         self.any_about(serial, |record| matches!(record, Record::UnitReleased(by) if by.command == command))
+    }
+
+    /// What became of a unit, as was said last, and by which command.
+    pub fn disposition(&self, serial: &Serial) -> Result<Option<UnitDisposed>, JournalError> {
+        let disposed =
+            |record| if let Record::UnitDisposed(disposed) = record { Some(disposed) } else { None };
+        let mut all = self.about(serial)?.filter_map(|record| record.map(disposed).transpose());
+        all.try_fold(None, |_, disposed| Ok(Some(disposed?)))
     }
 
     fn any_about(&self, serial: &Serial, is_it: impl Fn(Record) -> bool) -> Result<bool, JournalError> {

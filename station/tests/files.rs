@@ -3,9 +3,14 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use factory_station::{
-    config::Config, provenance::Occasions, recipe::Recipes, signer::SignerPlace, step::Step,
+    config::Config,
+    provenance::Occasions,
+    recipe::{RecipeError, Recipes},
+    signatures::{Demand, Signatures},
+    signer::SignerPlace,
+    step::Step,
 };
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SigningKey};
 use tempfile::TempDir;
 
 const STATION: &str = r#"name = "station-1"
@@ -15,6 +20,7 @@ signer = "/run/factory/signer.sock"
 listen = "127.0.0.1:7000"
 socket = "/run/factory/station.sock"
 controller = "http://localhost:7001"
+signatures.demanded = false
 [[nest]]
 name = "nest-1"
 probe = "1366:0101:1"
@@ -64,9 +70,13 @@ fn station(written: &str) -> (TempDir, Result<Config, String>) {
     (folder, read)
 }
 
+fn load(folder: &TempDir) -> Result<Recipes, RecipeError> {
+    Recipes::load(folder.path(), &Signatures::demanded(&Demand::Nothing).unwrap())
+}
+
 fn recipe(written: &str) -> (TempDir, Result<Recipes, String>) {
     let folder = folder(written);
-    let read = Recipes::load(folder.path()).map_err(|error| error.to_string());
+    let read = load(&folder).map_err(|error| error.to_string());
     (folder, read)
 }
 
@@ -157,27 +167,27 @@ fn a_bad_station_file_is_told_what_is_wrong_where() {
     bad_station(&[("http://localhost:7001", "localhost:7001")], &[controller]);
     bad_station(
         &[("[[nest]]", "drain = 5\n[[nest]]")],
-        &["station.toml:8: key `drain`: must be a duration such as \"5s\", not an integer"],
+        &["station.toml:9: key `drain`: must be a duration such as \"5s\", not an integer"],
     );
     bad_station(
         &[("[[nest]]", "[provenance]\nevery = 2\nshift-ends = [\"6:00\"]\n[[nest]]")],
         &[
-            "station.toml:9: key `provenance.every`: must be 16 to 65536 records",
-            "station.toml:10: key `provenance.shift-ends[1]`: \"6:00\" is no time of the day in UTC, such as \"06:00\"",
+            "station.toml:10: key `provenance.every`: must be 16 to 65536 records",
+            "station.toml:11: key `provenance.shift-ends[1]`: \"6:00\" is no time of the day in UTC, such as \"06:00\"",
         ],
     );
     bad_station(
         &[("console = \"/dev/ttyACM0\"\n", "baud = -1\n")],
         &[
-            "station.toml:8: key `nest[1].console`: is missing",
-            "station.toml:11: key `nest[1].baud`: -1 does not fit: invalid digit found in string",
+            "station.toml:9: key `nest[1].console`: is missing",
+            "station.toml:12: key `nest[1].baud`: -1 does not fit: invalid digit found in string",
         ],
     );
     bad_station(
         &[("probe =", "prob =")],
         &[
-            "station.toml:8: key `nest[1].probe`: is missing",
-            "station.toml:10: key `nest[1].prob`: unknown key, did you mean `probe`?",
+            "station.toml:9: key `nest[1].probe`: is missing",
+            "station.toml:11: key `nest[1].prob`: unknown key, did you mean `probe`?",
         ],
     );
 }
@@ -190,7 +200,7 @@ fn a_station_without_nests_is_refused() {
         station,
         &format!("{head}nest = []"),
         &[],
-        &["station.toml:8: key `nest`: there must be at least one"],
+        &["station.toml:9: key `nest`: there must be at least one"],
     );
 }
 
@@ -203,10 +213,10 @@ fn no_two_nests_share_a_name_or_an_instrument() {
         &twice,
         &[],
         &[
-            "station.toml:8: key `nest`: two nests have the name \"nest-1\"",
-            "station.toml:8: key `nest`: two nests have the probe \"1366:0101:1\"",
-            "station.toml:8: key `nest`: two nests have the console \"/dev/ttyACM0\"",
-            "station.toml:8: key `nest`: two nests have the tag-reader \"pn532_uart:/dev/ttyUSB0\"",
+            "station.toml:9: key `nest`: two nests have the name \"nest-1\"",
+            "station.toml:9: key `nest`: two nests have the probe \"1366:0101:1\"",
+            "station.toml:9: key `nest`: two nests have the console \"/dev/ttyACM0\"",
+            "station.toml:9: key `nest`: two nests have the tag-reader \"pn532_uart:/dev/ttyUSB0\"",
         ],
     );
 }
@@ -225,7 +235,7 @@ fn all_mistakes_of_a_station_file_are_told_at_once() {
             "station.toml:1: key `socket`: is missing",
             "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet",
             "station.toml:6: key `sokcet`: unknown key, did you mean `socket`?",
-            "station.toml:9: key `nest[1].name`: must hold a letter or a digit",
+            "station.toml:10: key `nest[1].name`: must hold a letter or a digit",
         ],
     );
 }
@@ -257,7 +267,7 @@ fn a_short_recipe_takes_its_defaults() {
 fn a_recipe_is_another_when_a_file_that_it_names_is() {
     let folder = folder(RECIPE);
     let digest = || {
-        let recipes = Recipes::load(folder.path()).unwrap();
+        let recipes = load(&folder).unwrap();
         recipes.named(&"recipe".parse().unwrap()).unwrap().digest
     };
     let first = digest();
@@ -351,7 +361,7 @@ fn a_bad_recipe_is_told_what_is_wrong_where() {
     told(
         "bootstrap-ca.pem",
         "none.pem",
-        "12: key `provision.server-ca`: no certificate in PEM at none.pem: I/O error: No such file or directory (os error 2)",
+        "12: key `provision.server-ca`: no certificate in PEM at none.pem: No such file or directory (os error 2)",
     );
     told(
         "memory-total-kb = 256",
@@ -387,7 +397,7 @@ fn a_server_ca_that_is_pem_and_no_certificate_is_refused() {
     let folder = folder(RECIPE);
     let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     fs::write(folder.path().join("bootstrap-ca.pem"), pem).unwrap();
-    let error = Recipes::load(folder.path()).unwrap_err().to_string();
+    let error = load(&folder).unwrap_err().to_string();
     assert!(error.contains("recipe.toml:12: key `provision.server-ca`: no certificate in PEM at"), "{error}");
 }
 
@@ -397,7 +407,7 @@ fn the_mistakes_of_several_recipes_are_told_at_once_in_the_order_of_their_names(
     for name in ["c", "a", "b"] {
         fs::write(folder.path().join(format!("{name}.toml")), "flash = 1").unwrap();
     }
-    let error = Recipes::load(folder.path()).unwrap_err().to_string();
+    let error = load(&folder).unwrap_err().to_string();
     let error = error.replace(&format!("{}/", folder.path().display()), "");
     let mut files: Vec<_> = error.lines().map(|line| line.split(':').next().unwrap()).collect();
     files.dedup();
@@ -443,8 +453,125 @@ fn all_mistakes_of_a_recipe_are_told_at_once() {
 fn a_recipe_file_must_be_named_like_a_recipe() {
     let folder = folder(RECIPE);
     fs::rename(folder.path().join("recipe.toml"), folder.path().join("my recipe.toml")).unwrap();
-    let error = Recipes::load(folder.path()).unwrap_err().to_string();
+    let error = load(&folder).unwrap_err().to_string();
     let expected =
         "the name of the recipe file FOLDER/my recipe.toml holds ' ', only A-Z a-z 0-9 . _ - are allowed";
     assert_eq!(error, expected.replace("FOLDER", &folder.path().display().to_string()));
+}
+
+/// Signs a file as `factory-signerd sign-image` does.
+fn sign(folder: &TempDir, name: &str, key: &KeyPair) {
+    let signature = key.sign(&fs::read(folder.path().join(name)).unwrap()).unwrap();
+    fs::write(folder.path().join(format!("{name}.sig")), signature).unwrap();
+}
+
+/// A folder whose files are all signed by the key of `firmware.pem`.
+fn signed() -> (TempDir, KeyPair) {
+    let (folder, key) = (folder(RECIPE), KeyPair::generate().unwrap());
+    fs::write(folder.path().join("firmware.pem"), certificate(&key, |_| ())).unwrap();
+    for name in ["recipe.toml", "hilfw.elf", "bootstrap-ca.pem"] {
+        sign(&folder, name, &key);
+    }
+    (folder, key)
+}
+
+fn certificate(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> String {
+    let mut params = CertificateParams::default();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    change(&mut params);
+    params.self_signed(key).unwrap().pem()
+}
+
+fn load_signed(folder: &TempDir) -> Result<Recipes, String> {
+    let demand = Demand::By(folder.path().join("firmware.pem"));
+    let signatures = Signatures::demanded(&demand).map_err(|error| error.to_string())?;
+    Recipes::load(folder.path(), &signatures).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_recipe_and_what_it_names_are_what_was_signed_or_refused() {
+    let check = |spoil: &dyn Fn(&TempDir), sentences: &[&str]| {
+        let (folder, _) = signed();
+        load_signed(&folder).unwrap();
+        spoil(&folder);
+        let error = load_signed(&folder).unwrap_err();
+        for sentence in sentences {
+            assert!(error.contains(sentence), "{sentence:?} is not in {error}");
+        }
+    };
+    let path = |folder: &TempDir, name: &str| folder.path().join(name);
+    let append = |folder: &TempDir, name: &str| {
+        let bytes = fs::read(path(folder, name)).unwrap();
+        fs::write(path(folder, name), [bytes.as_slice(), b"\n"].concat()).unwrap();
+    };
+    let differs = "is not what was signed by the key of";
+    check(&|folder| append(folder, "recipe.toml"), &["recipe.toml is not what was signed by the key of"]);
+    check(
+        &|folder| append(folder, "hilfw.elf"),
+        &["recipe.toml:3: key `flash.image`: ", "hilfw.elf", differs],
+    );
+    check(&|folder| append(folder, "bootstrap-ca.pem"), &["key `provision.server-ca`: ", differs]);
+    let unsigned = "is not signed (";
+    for name in ["recipe.toml", "hilfw.elf", "bootstrap-ca.pem"] {
+        let signature = format!("{name}.sig");
+        check(
+            &|folder| fs::remove_file(path(folder, &signature)).unwrap(),
+            &[name, unsigned, "sign it with `factory-signerd sign-image`"],
+        );
+        check(&|folder| fs::write(path(folder, &signature), "").unwrap(), &[name, differs]);
+        check(&|folder| fs::write(path(folder, &signature), [0x30; 100]).unwrap(), &[name, differs]);
+        check(&|folder| fs::write(path(folder, &signature), [0; 200]).unwrap(), &[name, "is no signature"]);
+        check(&|folder| sign(folder, name, &KeyPair::generate().unwrap()), &[name, differs]);
+    }
+    // The signature of another file.
+    check(
+        &|folder| {
+            fs::copy(path(folder, "recipe.toml.sig"), path(folder, "hilfw.elf.sig")).unwrap();
+        },
+        &["hilfw.elf", differs],
+    );
+}
+
+#[test]
+fn a_certificate_that_cannot_stand_for_signatures_is_refused() {
+    let check = |pem: &str, sentence: &str| {
+        let (folder, _) = signed();
+        fs::write(folder.path().join("firmware.pem"), pem).unwrap();
+        let error = load_signed(&folder).unwrap_err();
+        assert!(error.contains(sentence), "{sentence:?} is not in {error}");
+    };
+    let key = KeyPair::generate().unwrap();
+    check("", "firmware.pem of `signatures` cannot be read as PEM");
+    check(&certificate(&key, |it| it.key_usages.clear()), "is not for signing data");
+    let ca = |it: &mut CertificateParams| it.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    check(&certificate(&key, ca), "is not for signing data: give the one of the signer's firmware key");
+    let over = |it: &mut CertificateParams| it.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    check(&certificate(&key, over), "only: give the one of the signer's firmware key");
+    let other_kind = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    check(&certificate(&other_kind, |_| ()), "is not for a P-256 key");
+}
+
+#[test]
+fn signatures_are_demanded_unless_somebody_says_otherwise() {
+    let check = |written: &str, demand: Result<Demand, &str>| {
+        let (folder, read) = station(&STATION.replace("signatures.demanded = false\n", written));
+        match demand {
+            Ok(Demand::By(path)) => {
+                assert_eq!(read.unwrap().signatures, Demand::By(folder.path().join(path)));
+            }
+            Ok(Demand::Nothing) => assert_eq!(read.unwrap().signatures, Demand::Nothing),
+            Err(sentence) => {
+                let error = read.unwrap_err();
+                assert!(error.contains(sentence), "{sentence:?} is not in {error}");
+            }
+        }
+    };
+    check("signatures.demanded = false\n", Ok(Demand::Nothing));
+    check("signatures.certificate = \"firmware.pem\"\n", Ok(Demand::By("firmware.pem".into())));
+    check("", Err("key `signatures`: is missing: give the `certificate` of the signer's firmware key, or"));
+    check("signatures.demanded = true\n", Err("key `signatures.certificate`: is missing"));
+    check(
+        "signatures = { certificate = \"a\", demanded = false }\n",
+        Err("key `signatures.demanded`: must not be false beside a `certificate`"),
+    );
 }

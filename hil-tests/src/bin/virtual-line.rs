@@ -17,7 +17,10 @@ use factory_hil_tests::{
     },
     rig::{Rig, free_address},
 };
-use factory_proto::station::{Outcome, Unit, WatchEventsResponse, watch_events_response::Event};
+use factory_proto::station::{
+    Disposition, Outcome, Unit, WatchEventsResponse, station_client::StationClient,
+    watch_events_response::Event,
+};
 
 const NESTS: [&str; 4] = ["A", "B", "C", "D"];
 const BOARDS: u32 = 12;
@@ -63,6 +66,7 @@ async fn main() -> anyhow::Result<()> {
         .await
         .context("the controller did not get every result")??;
     let elapsed = begun.elapsed();
+    let books = settle(&rig, &controller.results()).await?;
     let ended_well = rig.stop_station()? && rig.stop_signer()?;
     serving.abort();
 
@@ -70,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
     units.sort_by(|a, b| a.serial.cmp(&b.serial));
     show_table(&units);
     show_totals(&units, elapsed);
+    println!("the signer's books of the order, by factory-signerd reconcile:\n{books}");
     keep_artefacts(&rig, &units)?;
     if !ended_well {
         bail!("a daemon did not end well; its log in {} says why", folder.display());
@@ -87,6 +92,21 @@ fn board(number: u32) -> Assembly {
         _ => {}
     }
     board
+}
+
+/// The MES says what became of each unit; gives the signer's books then.
+async fn settle(rig: &Rig, units: &[Unit]) -> anyhow::Result<String> {
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    for unit in units {
+        let good = unit.outcome() == Outcome::Pass;
+        let disposition = if good { Disposition::Shipped } else { Disposition::Scrapped };
+        line::dispose(&mut station, &unit.serial, disposition).await?;
+    }
+    let (books, settled) = rig.reconcile(ORDER)?;
+    if !settled {
+        bail!("the signer knows of units that nobody has said anything of: {books}");
+    }
+    Ok(books)
 }
 
 /// One line for each thing that happens; of flashing, the end of each phase.

@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use factory_proto::station::{
-    GetUnitRequest, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit, WatchEventsRequest,
-    WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
+    DisposeUnitRequest, Disposition, GetUnitRequest, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit,
+    WatchEventsRequest, WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
 };
-use tonic::transport::Channel;
+use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
 use crate::{
@@ -58,7 +58,7 @@ pub async fn make(
     mut show: impl FnMut(&WatchEventsResponse),
 ) -> anyhow::Result<()> {
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    open(&mut station, order, u32::try_from(boards.len())?).await?;
+    open(rig, &mut station, order, u32::try_from(boards.len())?).await?;
 
     let mut waiting: VecDeque<Assembly> = boards.into();
     let mut in_nest: BTreeMap<String, String> = BTreeMap::new();
@@ -84,13 +84,19 @@ pub async fn make(
     }
 }
 
-/// Opens a work order for the rig's recipe.
-pub async fn open(station: &mut StationClient<Channel>, order: &str, quantity: u32) -> anyhow::Result<()> {
+/// Opens a work order for the rig's recipe; the brand owner has signed it.
+pub async fn open(
+    rig: &Rig,
+    station: &mut StationClient<Channel>,
+    order: &str,
+    quantity: u32,
+) -> anyhow::Result<()> {
     let request = OpenWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),
         recipe: RECIPE.to_owned(),
         quantity,
+        signed_order: rig.sign_order(order, quantity)?,
     };
     station.open_work_order(request).await?;
     Ok(())
@@ -163,6 +169,20 @@ pub async fn start(
         nest: nest.to_owned(),
     };
     Ok(station.start_unit(start).await?.into_inner().run_id)
+}
+
+/// Says what became of a unit.
+pub async fn dispose(
+    station: &mut StationClient<Channel>,
+    serial: &str,
+    disposition: Disposition,
+) -> Result<(), Status> {
+    let request = DisposeUnitRequest {
+        command_id: Uuid::now_v7().to_string(),
+        serial: serial.to_owned(),
+        disposition: disposition.into(),
+    };
+    station.dispose_unit(request).await.map(drop)
 }
 
 /// Waits for a run's result.

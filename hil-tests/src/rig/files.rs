@@ -2,7 +2,8 @@
 
 use std::{fmt::Write as _, fs};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+use data_encoding::BASE64;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKeyData};
 
 use super::{Rig, SOFTHSM};
 use crate::target::FIRMWARE_ELF;
@@ -22,6 +23,7 @@ impl Rig {
         )?;
         self.write_secret("pin", "271828")?;
         self.write_secret("so-pin", "314159265")?;
+        self.make_order_key()?;
         fs::write(
             self.folder.join("signer.toml"),
             format!(
@@ -31,6 +33,7 @@ token-label = "demo line"
 pin-credential = "{folder}/pin"
 so-pin-credential = "{folder}/so-pin"
 ledger = "{folder}/ledger"
+order-keys = ["{folder}/orders.pem"]
 certificate-lifetime = "20y"
 
 [subject]
@@ -45,6 +48,10 @@ certificate = "{folder}/device-ca.pem"
 [provenance]
 key-label = "provenance"
 certificate = "{folder}/provenance.pem"
+
+[firmware]
+key-label = "firmware"
+certificate = "{folder}/firmware.pem"
 "#
             ),
         )?;
@@ -55,6 +62,15 @@ certificate = "{folder}/provenance.pem"
         fs::copy(FIRMWARE_ELF, recipes.join("hilfw.elf"))?;
         fs::write(recipes.join(format!("{RECIPE}.toml")), include_str!("../../scenarios/sensor.toml"))?;
         Ok(())
+    }
+
+    /// The brand owner's key, and its public half for the signer.
+    fn make_order_key(&self) -> anyhow::Result<()> {
+        let key = KeyPair::generate()?;
+        self.write_secret("orders.key", &key.serialize_pem())?;
+        let public = BASE64.encode(&key.subject_public_key_info());
+        let public = format!("-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n");
+        Ok(fs::write(self.folder.join("orders.pem"), public)?)
     }
 
     fn station_file(&self, controller: &str) -> anyhow::Result<String> {
@@ -68,6 +84,7 @@ listen = "{listen}"
 socket = "station.sock"
 controller = "{controller}"
 drain = "20s"
+signatures = {{ certificate = "firmware.pem" }}
 "#
         );
         for name in &self.nests {

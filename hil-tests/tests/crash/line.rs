@@ -39,7 +39,7 @@ use crate::{
 
 pub const ORDER: &str = "WO-CRASH";
 pub const NESTS: [&str; 2] = ["A", "B"];
-const QUANTITY: u32 = 1_000_000;
+const QUANTITY: u32 = 200_000;
 /// A hundred times what a run takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -95,7 +95,8 @@ impl Line {
         };
         line.start_signer()?;
         line.start_station().await?;
-        line::open(line.station()?, ORDER, QUANTITY).await?;
+        let mut station = line.station()?.clone();
+        line::open(&line.rig, &mut station, ORDER, QUANTITY).await?;
         Ok(line)
     }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use data_encoding::HEXLOWER;
 use factory_hil_tests::{
     child::Child,
     power_cut::{Outcome, Plan, Writer, cut_power, unavailable},
@@ -19,10 +20,14 @@ use factory_hil_tests::{
 };
 use factory_hsm::ledger::record::Record;
 use factory_journal::{Journal, Options, Sequence};
-use factory_proto::signer::{IssueRequest, signer_client::SignerClient};
+use factory_proto::signer::{IssueRequest, OpenOrderRequest, signer_client::SignerClient};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use tonic::transport::Endpoint;
 use uuid::Uuid;
+
+const ORDER: &str = "WO-1";
+/// SHA-256 of a recipe; the signer sees no more of it.
+const RECIPE: [u8; 32] = [0xd1; 32];
 
 /// Of an issuance that was answered.
 type Answered = (String, Vec<u8>);
@@ -41,12 +46,14 @@ fn start(rig: &Rig, programs: &Path, disk: &Path) -> anyhow::Result<Writer<Answe
     serve.arg("serve").arg("--config").arg(&file).env("SOFTHSM2_CONF", rig.folder.join("softhsm2.conf"));
     serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     let child = Child::spawn(serve, Vec::new())?;
+    let order = rig.sign_order_for(&HEXLOWER.encode(&RECIPE), ORDER, 100_000)?;
     let (sender, acknowledged) = mpsc::channel();
     let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))?;
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let clients = (0..8).map(|_| tokio::spawn(issue(endpoint.clone(), sender.clone())));
+            let clients =
+                (0..8).map(|_| tokio::spawn(issue(endpoint.clone(), order.clone(), sender.clone())));
             for client in clients.collect::<Vec<_>>() {
                 // It ends when the signer does.
                 let _ = client.await;
@@ -57,7 +64,11 @@ fn start(rig: &Rig, programs: &Path, disk: &Path) -> anyhow::Result<Writer<Answe
 }
 
 /// Asks for certificates of new devices until the signer is gone.
-async fn issue(endpoint: Endpoint, answered: mpsc::Sender<Answered>) -> anyhow::Result<()> {
+async fn issue(
+    endpoint: Endpoint,
+    signed_order: String,
+    answered: mpsc::Sender<Answered>,
+) -> anyhow::Result<()> {
     let channel = loop {
         match endpoint.connect().await {
             Ok(channel) => break channel,
@@ -66,6 +77,7 @@ async fn issue(endpoint: Endpoint, answered: mpsc::Sender<Answered>) -> anyhow::
         }
     };
     let mut signer = SignerClient::new(channel);
+    signer.open_order(OpenOrderRequest { signed_order }).await?;
     loop {
         let issuance_id = Uuid::now_v7().to_string();
         let endpoint_name = Uuid::now_v7().simple().to_string();
@@ -74,10 +86,11 @@ async fn issue(endpoint: Endpoint, answered: mpsc::Sender<Answered>) -> anyhow::
         params.distinguished_name.push(DnType::CommonName, endpoint_name.clone());
         let request = IssueRequest {
             issuance_id: issuance_id.clone(),
-            work_order: "WO-1".to_owned(),
+            work_order: ORDER.to_owned(),
             endpoint_name,
             certificate_request: params.serialize_request(&KeyPair::generate()?)?.der().to_vec(),
             supersedes: String::new(),
+            recipe_digest: RECIPE.to_vec(),
         };
         let certificate = signer.issue(request).await?.into_inner().certificate;
         answered.send((issuance_id, certificate))?;

@@ -6,18 +6,21 @@ use std::{
     time::Duration,
 };
 
+use factory_hsm::order::WorkOrder;
 use factory_journal::{Journal, Options, Sequence};
 use factory_proto::{
     head::HeadStatement,
     signer::{
-        DescribeRequest, DescribeResponse, IssueRequest, IssueResponse, LookupRequest, LookupResponse,
-        SignHeadRequest, SignHeadResponse, signer_server,
+        DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, IssueRequest,
+        IssueResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
+        SignHeadResponse, signer_server,
     },
 };
 use factory_station::{
     provenance::{Notary, Occasions, Trouble, audit::audit},
     record::Record,
     results::Backlog,
+    signer,
 };
 use tokio::{net::UnixListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -85,6 +88,24 @@ impl signer_server::Signer for SignerDaemon {
         }))
     }
 
+    async fn open_order(&self, request: Request<OpenOrderRequest>) -> Result<Response<Order>, Status> {
+        let order = WorkOrder::read(&request.into_inner().signed_order).unwrap();
+        Ok(Response::new(Order {
+            work_order: order.order.to_string(),
+            recipe_digest: order.recipe.into(),
+            quantity: order.quantity,
+            ..Order::default()
+        }))
+    }
+
+    async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
+        Err(Status::unimplemented("it signs heads only"))
+    }
+
+    async fn dispose(&self, _: Request<DisposeRequest>) -> Result<Response<DisposeResponse>, Status> {
+        Err(Status::unimplemented("it signs heads only"))
+    }
+
     async fn issue(&self, _: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
         Err(Status::unimplemented("it signs heads only"))
     }
@@ -118,7 +139,8 @@ impl Station {
             state,
             journal: journal.clone(),
             opened_at: journal.last(),
-            signer: factory_station::signer::Signer::new(&folder.join("signer.sock")),
+            signer: signer::Signer::at(signer::SignerPlace::Socket(folder.join("signer.sock")), folder)
+                .unwrap(),
             backlog: backlog.clone(),
             occasions: Occasions { every: 16, shift_ends: Vec::new() },
             trouble: trouble.clone(),

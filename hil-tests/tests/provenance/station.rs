@@ -32,7 +32,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 /// Units without a certificate, for this signer signs heads only; each run is closed as ERROR all the same.
 async fn make(rig: &Rig, units: std::ops::RangeInclusive<u32>) -> anyhow::Result<()> {
     let mut station = StationClient::connect(rig.station.clone()).await?;
-    line::open(&mut station, "WO-1", 10).await?;
+    line::open(rig, &mut station, "WO-1", 10).await?;
     for number in units {
         line::make_one(rig, &mut station, "WO-1", "A", &Assembly::sound(number)).await?;
     }

@@ -68,7 +68,7 @@ async fn a_station_and_a_signer_on_another_host_prove_to_each_other_who_they_are
             key: folder.join(format!("{name}.key")),
         };
         let uri = format!("https://localhost:{port}").parse().unwrap();
-        Signer::at(SignerPlace::Server { uri, tls }).unwrap()
+        Signer::at(SignerPlace::Server { uri, tls }, folder).unwrap()
     };
     let ours = station("line-1.example");
     ours.sign_head(&head()).await.unwrap();

@@ -2,6 +2,7 @@
 //! before it is handed out. Field numbers are for ever.
 
 use factory_journal::Keys;
+use factory_proto::disposition::Disposition;
 use minicbor::{Decode, Encode};
 
 /// One thing that became true.
@@ -16,6 +17,12 @@ pub enum Record {
     /// The head of a station's log was signed.
     #[n(2)]
     HeadSigned(#[n(0)] HeadSigned),
+    /// A work order was opened.
+    #[n(3)]
+    OrderOpened(#[n(0)] OrderOpened),
+    /// It was said what became of a unit.
+    #[n(4)]
+    Disposed(#[n(0)] Disposed),
 }
 
 impl factory_journal::Record for Record {
@@ -28,6 +35,8 @@ impl factory_journal::Record for Record {
             },
             Self::Issued(issued) => Keys { run: Some(issued.issuance.clone()), ..Keys::default() },
             Self::HeadSigned(_) => Keys::default(),
+            Self::OrderOpened(opened) => Keys { order: Some(opened.order.clone()), ..Keys::default() },
+            Self::Disposed(disposed) => Keys { run: Some(disposed.issuance.clone()), ..Keys::default() },
         }
     }
 }
@@ -92,4 +101,26 @@ pub struct HeadSigned {
     /// ECDSA on P-256 with SHA-256, DER.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub signature: Vec<u8>,
+}
+
+/// A work order was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct OrderOpened {
+    /// Its id.
+    #[n(0)]
+    pub order: String,
+    /// As the brand owner signed it: a JWS in compact form.
+    #[n(1)]
+    pub signed: String,
+}
+
+/// It was said what became of a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Disposed {
+    /// By its issuance.
+    #[n(0)]
+    pub issuance: String,
+    /// What became of it.
+    #[n(1)]
+    pub disposition: Disposition,
 }

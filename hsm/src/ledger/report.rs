@@ -8,7 +8,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use factory_journal::{JournalError, log::Log, segment::Kind};
+use factory_journal::{JournalError, Sequence, log::Log, segment::Kind};
 use factory_proto::head::HeadStatement;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -37,14 +37,8 @@ pub enum ReportError {
     Write(#[from] io::Error),
 }
 
-/// Writes the whole ledger to `out`: issuances in the order of their requests, then heads.
-///
-/// # Errors
-/// The ledger is damaged, or `out` takes nothing more.
-pub fn write(dir: &Path, out: &mut impl Write) -> Result<(), ReportError> {
-    let mut accounts = Accounts::default();
-    let (mut requests, mut certificates, mut heads) =
-        (Vec::<(Asked, u64)>::new(), BTreeMap::new(), Vec::new());
+/// Goes through the whole ledger, oldest first; times are nanoseconds since 1970 UTC.
+pub(super) fn read(dir: &Path, mut each: impl FnMut(Sequence, &Record, u64)) -> Result<(), ReportError> {
     for raw in Log::open(dir)? {
         let frame = raw?.frame;
         if frame.kind != Kind::Record {
@@ -53,25 +47,41 @@ pub fn write(dir: &Path, out: &mut impl Write) -> Result<(), ReportError> {
         let sequence = frame.sequence.get();
         let record =
             minicbor::decode(&frame.payload).map_err(|source| ReportError::Record { sequence, source })?;
-        accounts.learn(frame.sequence, &record);
+        each(frame.sequence, &record, frame.time);
+    }
+    Ok(())
+}
+
+/// Writes the whole ledger to `out`: issuances in the order of their requests, then heads.
+///
+/// # Errors
+/// The ledger is damaged, or `out` takes nothing more.
+pub fn write(dir: &Path, out: &mut impl Write) -> Result<(), ReportError> {
+    let mut accounts = Accounts::default();
+    let (mut requests, mut certificates, mut heads) =
+        (Vec::<(Asked, u64)>::new(), BTreeMap::new(), Vec::new());
+    read(dir, |sequence, record, time| {
+        accounts.learn(sequence, record);
         match record {
-            Record::Asked(asked) => requests.push((asked, frame.time)),
+            Record::Asked(asked) => requests.push((asked.clone(), time)),
             Record::Issued(issued) => {
                 let fingerprint: [u8; 32] = Sha256::digest(&issued.certificate).into();
-                certificates.insert(issued.issuance, fingerprint);
+                certificates.insert(issued.issuance.clone(), fingerprint);
             }
             Record::HeadSigned(head) => heads.extend(HeadStatement::decode(&head.statement).ok()),
+            Record::OrderOpened(_) | Record::Disposed(_) => {}
         }
-    }
+    })?;
     for (asked, time) in requests {
         let state = match accounts.account(&asked.issuance).map(|account| account.standing) {
             Some(Standing::Issued(_)) => "issued",
             Some(Standing::Void(_)) => "void",
             Some(Standing::Asked(_)) | None => "asked",
         };
+        let disposition = accounts.account(&asked.issuance).and_then(|account| account.disposition);
         let line = json!({
             "issuance": asked.issuance, "order": asked.order, "endpoint-name": asked.endpoint_name,
-            "state": state, "supersedes": asked.supersedes,
+            "state": state, "disposition": disposition.map(|it| it.to_string()), "supersedes": asked.supersedes,
             "serial": HEXLOWER.encode(&asked.terms.serial),
             "fingerprint": certificates.get(&asked.issuance).map(|it| HEXLOWER.encode(it)),
             "asked-nanoseconds": time,

@@ -1,19 +1,19 @@
-//! What is done to a token once: its label, its PIN, the CA's key pair.
+//! What is done to a token once, its label, its PIN, the roles' key pairs; and how those are found there afterwards.
 
 use std::fmt;
 
 use aws_lc_rs::rand;
 use cryptoki::{
     mechanism::Mechanism,
-    object::{Attribute, AttributeType, ObjectHandle},
-    session::UserType,
+    object::{Attribute, AttributeType, ObjectClass, ObjectHandle},
+    session::{Session, UserType},
 };
 
 use super::{
     TokenError, failed,
     key::SignDigest,
     module::{Module, Token},
-    session::{KeySession, log_in},
+    session::{KeySession, find_key, log_in},
 };
 use crate::credential::Pin;
 
@@ -62,9 +62,52 @@ pub struct NewKey {
     kept: bool,
 }
 
-/// What the token says of the private key.
+/// A key pair that was made before.
+pub struct ExistingKey {
+    session: KeySession,
+    point: Vec<u8>,
+    attributes: KeyAttributes,
+}
+
+impl ExistingKey {
+    /// Finds the one key pair with this label.
+    ///
+    /// # Errors
+    /// There is none, or there are several; or the token does not let us in.
+    pub fn open(module: &Module, token: &Token, pin: &Pin, label: &str) -> Result<Self, TokenError> {
+        let session = module.context().open_ro_session(token.slot).map_err(failed("open a session"))?;
+        log_in(&session, token, pin)?;
+        let key = find_key(&session, token, label)?;
+        let template = [Attribute::Class(ObjectClass::PUBLIC_KEY), Attribute::Label(label.into())];
+        let public = session.find_objects(&template).map_err(failed("look for its keys"))?;
+        let [public] = public[..] else {
+            let (token, key, count) = (token.label.clone(), label.to_owned(), public.len());
+            return Err(TokenError::PublicKeys { token, key, count });
+        };
+        let (point, attributes) = (read_point(&session, public)?, KeyAttributes::read(&session, key)?);
+        Ok(Self { session: KeySession { session, key }, point, attributes })
+    }
+
+    /// The public key (SEC 1, uncompressed).
+    pub fn point(&self) -> &[u8] {
+        &self.point
+    }
+
+    /// What the token says of the private key.
+    pub fn attributes(&self) -> &KeyAttributes {
+        &self.attributes
+    }
+}
+
+impl SignDigest for ExistingKey {
+    fn sign_digest(&self, digest: [u8; 32]) -> Result<Vec<u8>, TokenError> {
+        self.session.sign_digest(digest)
+    }
+}
+
+/// What the token says of the private key: the attributes that it answered with, in PKCS#11's words.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyAttributes(Vec<Attribute>);
+pub struct KeyAttributes(Vec<(&'static str, bool)>);
 
 impl NewKey {
     /// Makes a P-256 key pair that can only sign and cannot leave the token. Refuses a label in use.
@@ -101,8 +144,11 @@ impl NewKey {
         let session = KeySession { session, key };
         let mut new =
             Self { session, public, point: Vec::new(), attributes: KeyAttributes(Vec::new()), kept: false };
-        new.point = new.read_point()?;
-        new.attributes = new.read_attributes()?;
+        new.point = read_point(&new.session.session, public)?;
+        new.attributes = KeyAttributes::read(&new.session.session, key)?;
+        if !new.attributes.are_safe() {
+            return Err(TokenError::UnsafeKey { attributes: new.attributes.to_string() });
+        }
         Ok(new)
     }
 
@@ -119,43 +165,6 @@ impl NewKey {
     /// Leaves the key pair in the token.
     pub fn keep(mut self) {
         self.kept = true;
-    }
-
-    fn read_point(&self) -> Result<Vec<u8>, TokenError> {
-        let attributes = self
-            .session
-            .session
-            .get_attributes(self.public, &[AttributeType::EcPoint])
-            .map_err(failed("show the public key"))?;
-        let Some(Attribute::EcPoint(point)) = attributes.into_iter().next() else {
-            return Err(TokenError::Answer { what: "a P-256 point", length: 0 });
-        };
-        // A DER OCTET STRING (PKCS#11 v2.40, section 2.3.3); some tokens give the bare point.
-        match (point.strip_prefix(&POINT_HEADER), point.len()) {
-            (Some(bare), _) if bare.len() == POINT_LENGTH => Ok(bare.to_vec()),
-            (_, POINT_LENGTH) => Ok(point),
-            (_, length) => Err(TokenError::Answer { what: "a P-256 point", length }),
-        }
-    }
-
-    fn read_attributes(&self) -> Result<KeyAttributes, TokenError> {
-        let wanted = [
-            AttributeType::Sensitive,
-            AttributeType::AlwaysSensitive,
-            AttributeType::Extractable,
-            AttributeType::NeverExtractable,
-            AttributeType::Local,
-            AttributeType::Sign,
-            AttributeType::Decrypt,
-            AttributeType::Unwrap,
-            AttributeType::Derive,
-        ];
-        let found = self.session.session.get_attributes(self.session.key, &wanted);
-        let attributes = KeyAttributes(found.map_err(failed("show the key's attributes"))?);
-        if !attributes.are_safe() {
-            return Err(TokenError::UnsafeKey { attributes: attributes.to_string() });
-        }
-        Ok(attributes)
     }
 }
 
@@ -177,15 +186,68 @@ impl Drop for NewKey {
 }
 
 impl KeyAttributes {
+    fn read(session: &Session, key: ObjectHandle) -> Result<Self, TokenError> {
+        let wanted = [
+            AttributeType::Sensitive,
+            AttributeType::AlwaysSensitive,
+            AttributeType::Extractable,
+            AttributeType::NeverExtractable,
+            AttributeType::Local,
+            AttributeType::Sign,
+            AttributeType::Decrypt,
+            AttributeType::Unwrap,
+            AttributeType::Derive,
+        ];
+        let found = session.get_attributes(key, &wanted).map_err(failed("show the key's attributes"))?;
+        let named = |attribute| match attribute {
+            Attribute::Sensitive(value) => Some(("Sensitive", value)),
+            Attribute::AlwaysSensitive(value) => Some(("AlwaysSensitive", value)),
+            Attribute::Extractable(value) => Some(("Extractable", value)),
+            Attribute::NeverExtractable(value) => Some(("NeverExtractable", value)),
+            Attribute::Local(value) => Some(("Local", value)),
+            Attribute::Sign(value) => Some(("Sign", value)),
+            Attribute::Decrypt(value) => Some(("Decrypt", value)),
+            Attribute::Unwrap(value) => Some(("Unwrap", value)),
+            Attribute::Derive(value) => Some(("Derive", value)),
+            _ => None,
+        };
+        Ok(Self(found.into_iter().filter_map(named).collect()))
+    }
+
+    /// Each with its value, in the order of reading.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.0.iter().copied()
+    }
+
+    /// One of them; `None` when the token did not say.
+    pub fn get(&self, name: &str) -> Option<bool> {
+        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
     fn are_safe(&self) -> bool {
-        let required = [Attribute::Sensitive(true), Attribute::Extractable(false), Attribute::Sign(true)];
-        required.iter().all(|attribute| self.0.contains(attribute))
+        [("Sensitive", true), ("Extractable", false), ("Sign", true)]
+            .into_iter()
+            .all(|(name, value)| self.get(name) == Some(value))
     }
 }
 
 impl fmt::Display for KeyAttributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = self.0.iter().map(|attribute| format!("{attribute:?}")).collect();
+        let words: Vec<_> = self.iter().map(|(name, value)| format!("{name}({value})")).collect();
         f.write_str(&words.join(" "))
+    }
+}
+
+fn read_point(session: &Session, public: ObjectHandle) -> Result<Vec<u8>, TokenError> {
+    let attributes =
+        session.get_attributes(public, &[AttributeType::EcPoint]).map_err(failed("show the public key"))?;
+    let Some(Attribute::EcPoint(point)) = attributes.into_iter().next() else {
+        return Err(TokenError::Answer { what: "a P-256 point", length: 0 });
+    };
+    // A DER OCTET STRING (PKCS#11 v2.40, section 2.3.3); some tokens give the bare point.
+    match (point.strip_prefix(&POINT_HEADER), point.len()) {
+        (Some(bare), _) if bare.len() == POINT_LENGTH => Ok(bare.to_vec()),
+        (_, POINT_LENGTH) => Ok(point),
+        (_, length) => Err(TokenError::Answer { what: "a P-256 point", length }),
     }
 }

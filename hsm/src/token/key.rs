@@ -40,7 +40,12 @@ impl<'a> RemoteKey<'a> {
     /// Signs `message`; the signature is DER.
     pub fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, TokenError> {
         // In software: not every token (nor Debian's SoftHSM) offers CKM_ECDSA_SHA256.
-        ecdsa::raw_to_der(&self.signer.sign_digest(Sha256::digest(message).into())?)
+        self.sign_digest(Sha256::digest(message).into())
+    }
+
+    /// Signs what has this SHA-256; the signature is DER.
+    pub fn sign_digest(&self, digest: [u8; 32]) -> Result<Vec<u8>, TokenError> {
+        ecdsa::raw_to_der(&self.signer.sign_digest(digest)?)
     }
 
     /// Runs rcgen with this key, and puts the lost cause back into its error.

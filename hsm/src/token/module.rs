@@ -2,10 +2,7 @@
 //!
 //! The process must not fork once a module is loaded: its locks and sockets do not survive that.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{ffi::CString, fmt, path::PathBuf, ptr::NonNull};
 
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
@@ -18,7 +15,18 @@ use super::{TokenError, failed};
 /// A PKCS#11 module, started.
 pub struct Module {
     context: Pkcs11,
-    path: PathBuf,
+    library: Library,
+    /// What the module was started with, which it may look at as long as it runs.
+    _arguments: Option<CString>,
+}
+
+/// A module's file, and what it is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Library {
+    /// The shared library.
+    pub path: PathBuf,
+    /// Some modules, such as NSS's, are told by this where their keys lie; without a NUL.
+    pub arguments: Option<String>,
 }
 
 /// A token, as it describes itself.
@@ -33,8 +41,14 @@ pub struct Token {
     pub hardware: String,
     /// A user PIN has been set.
     pub user_pin_set: bool,
-    pub(super) user_pin_locked: bool,
-    pub(super) user_pin_last_try: bool,
+    /// Too many wrong PINs.
+    pub user_pin_locked: bool,
+    /// One more wrong PIN locks it.
+    pub user_pin_last_try: bool,
+    /// At least one wrong PIN was tried since the last right one.
+    pub user_pin_count_low: bool,
+    /// The PIN must be changed: it is the manufacturer's.
+    pub user_pin_to_be_changed: bool,
 }
 
 impl Token {
@@ -52,6 +66,8 @@ impl Token {
             user_pin_set: info.user_pin_initialized(),
             user_pin_locked: info.user_pin_locked(),
             user_pin_last_try: info.user_pin_final_try(),
+            user_pin_count_low: info.user_pin_count_low(),
+            user_pin_to_be_changed: info.user_pin_to_be_changed(),
         }
     }
 }
@@ -62,22 +78,35 @@ fn trimmed(text: &str) -> String {
 }
 
 impl Module {
-    /// Loads and starts the module at `path`.
-    pub fn load(path: &Path) -> Result<Self, TokenError> {
+    /// Loads and starts a module.
+    pub fn load(library: &Library) -> Result<Self, TokenError> {
+        let path = &library.path;
         let context =
             Pkcs11::new(path).map_err(|source| TokenError::Module { path: path.to_owned(), source })?;
-        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let arguments = library.arguments.as_deref();
+        let arguments = arguments.map(|text| CString::new(text).expect("the signer's file holds no NUL"));
+        let flags = CInitializeFlags::OS_LOCKING_OK;
+        let start = match &arguments {
+            // SAFETY: pReserved is a C string for those modules that want one (NSS), and it lives as long as the module
+            // runs; who writes `module-arguments` has such a module.
+            Some(text) => unsafe {
+                let text = NonNull::new(text.as_ptr().cast_mut()).expect("it is somewhere");
+                CInitializeArgs::new_with_reserved(flags, text.cast())
+            },
+            None => CInitializeArgs::new(flags),
+        };
+        match context.initialize(start) {
             // One that could not be finished before is still started.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {
-                Ok(Self { context, path: path.to_owned() })
+                Ok(Self { context, library: library.clone(), _arguments: arguments })
             }
             Err(source) => Err(TokenError::Start { path: path.to_owned(), source }),
         }
     }
 
-    /// The shared library.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// What was loaded.
+    pub fn library(&self) -> &Library {
+        &self.library
     }
 
     /// Stops the module; all its sessions must have been closed.
@@ -114,6 +143,15 @@ impl Module {
         Ok(described.filter(|(_, info)| wanted(info)).map(|(slot, info)| Token::new(slot, &info)).collect())
     }
 
+    /// The mechanisms of a token, in PKCS#11's words.
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub fn mechanisms(&self, token: &Token) -> Result<Vec<String>, TokenError> {
+        let all = self.context.get_mechanism_list(token.slot).map_err(failed("list its mechanisms"))?;
+        Ok(all.iter().map(ToString::to_string).collect())
+    }
+
     pub(super) fn context(&self) -> &Pkcs11 {
         &self.context
     }
@@ -121,7 +159,7 @@ impl Module {
 
 impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        write!(f, "{}", self.library.path.display())?;
         match self.context.get_library_info() {
             Ok(info) => write!(
                 f,

@@ -1,7 +1,6 @@
 //! A session that is logged in, and the key it signs with.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, Once, PoisonError, RwLock, Weak},
     time::{Duration, Instant},
 };
@@ -24,7 +23,7 @@ use super::{
     gate::{Gate, Visit},
     keeper,
     key::SignDigest,
-    module::{Module, Token},
+    module::{Library, Module, Token},
     pool::Seats,
 };
 use crate::credential::Pin;
@@ -36,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub struct Login {
     /// `None` only where it could not be loaded again.
     module: RwLock<Option<Module>>,
-    path: PathBuf,
+    library: Library,
     gate: Gate,
     token: String,
     /// Gone once the token refused it: a wrong PIN is never tried twice.
@@ -51,7 +50,7 @@ impl Login {
     /// Login to the token labelled `token`.
     pub fn new(module: Module, token: &str, pin: Pin) -> Self {
         Self {
-            path: module.path().to_owned(),
+            library: module.library().clone(),
             module: RwLock::new(Some(module)),
             gate: Gate::default(),
             token: token.to_owned(),
@@ -112,7 +111,7 @@ impl Login {
         if let Some(Err(error)) = module.take().map(Module::finalize) {
             warn!(error = &error as &dyn std::error::Error, "the module could not be finished");
         }
-        *module = Some(Module::load(&self.path)?);
+        *module = Some(Module::load(&self.library)?);
         Ok(())
     }
 
@@ -219,7 +218,7 @@ pub(super) fn log_in(session: &Session, token: &Token, pin: &Pin) -> Result<(), 
     }
 }
 
-fn find_key(session: &Session, token: &Token, label: &str) -> Result<ObjectHandle, TokenError> {
+pub(super) fn find_key(session: &Session, token: &Token, label: &str) -> Result<ObjectHandle, TokenError> {
     let template = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label(label.into())];
     let found = session.find_objects(&template).map_err(failed("look for its keys"))?;
     match found.as_slice() {

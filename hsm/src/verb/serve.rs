@@ -5,12 +5,15 @@ use std::{num::NonZeroUsize, path::Path, sync::Arc};
 use anyhow::{Context, Result};
 use factory_hsm::{
     authority::Authority,
-    config::Config,
+    config::{AuthorityKey, Config},
+    crl::Publisher,
     door::Doors,
     health::Health,
-    issuer::Issuer,
+    issuers::{Ca, Issuers},
     ledger::Ledger,
+    order::OrderKeys,
     peer::Peers,
+    profile::device::Profile,
     provenance::Provenance,
     registrar::Registrar,
     service, socket,
@@ -21,6 +24,7 @@ use factory_hsm::{
         session::{Access, Login},
     },
     vigil::{Fatal, Vigil},
+    witness::Witness,
 };
 use time::OffsetDateTime;
 use tokio::{
@@ -35,20 +39,26 @@ use crate::verb::read_pin;
 pub fn serve(config: &Path) -> Result<()> {
     let config = Config::read(config)?;
     let pin = read_pin(&config.pin_credential)?;
-    let ca = &config.authorities[0].role;
-    let authority = Authority::read(&ca.certificate)?;
+    let order_keys = OrderKeys::read(&config.order_keys)?;
     let login = Login::new(Module::load(&config.module)?, &config.token_label, pin);
     let login = Arc::new(login.looked_at_every(config.look_every));
     let pool = |key: &str, sessions| {
         SigningPool::open(Access::new(login.clone(), key), sessions, config.sign_deadline)
     };
-    let issuing = pool(&ca.key_label, config.sessions)?;
-    let provenance = Provenance::open(
+    let provenance = Arc::new(Provenance::open(
         &config.provenance.certificate,
         pool(&config.provenance.key_label, NonZeroUsize::MIN)?,
-    )?;
+    )?);
     let now = OffsetDateTime::now_utc();
-    let issuer = Issuer::new(authority, issuing, config.subject, config.certificate_lifetime, now)?;
+    let profiles: Vec<_> = config.profiles.into_iter().map(Arc::new).collect();
+    let ca = |ca: AuthorityKey| {
+        let authority = Authority::read(&ca.role.certificate)?;
+        let issues_by =
+            |profile: &&Arc<Profile>| ca.profiles.as_ref().is_none_or(|names| names.contains(&profile.name));
+        let profiles = profiles.iter().filter(issues_by).cloned().collect();
+        anyhow::Ok(Ca::new(ca.name, authority, pool(&ca.role.key_label, config.sessions)?, profiles, now)?)
+    };
+    let issuers = Arc::new(Issuers::new(config.authorities.into_iter().map(ca).collect::<Result<_>>()?));
     let runtime = tokio::runtime::Runtime::new().context("the runtime could not be started")?;
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -67,18 +77,27 @@ pub fn serve(config: &Path) -> Result<()> {
             None => None,
         };
         let doors = Doors::open(listener, tls, Peers::new(config.peers));
-        let ledger = Ledger::open(&config.ledger).context("the ledger cannot be opened")?;
+        let ledger =
+            Arc::new(Ledger::open(&config.ledger, &order_keys).context("the ledger cannot be opened")?);
+        let witness = Witness::new(ledger.clone(), provenance.clone());
         let (health, vigil) = (
             Health::default(),
             Vigil {
                 login: login.clone(),
                 room: ledger.room(),
+                betrayed: witness.betrayed(),
                 deadline: config.sign_deadline,
                 hang_limit: config.hang_limit,
             },
         );
-        let registrar = Registrar::new(issuer, provenance, ledger);
-        info!(socket = %config.socket.display(), token = registrar.issuer().token().label, "serving");
+        let publisher = config.revocation.map(|(directory, lifetime)| Publisher {
+            issuers: issuers.clone(),
+            ledger: ledger.clone(),
+            directory,
+            lifetime,
+        });
+        let registrar = Registrar::new(issuers, provenance, ledger, order_keys);
+        info!(socket = %config.socket.display(), token = registrar.issuers().token().label, "serving");
         let stop = async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -86,10 +105,12 @@ pub fn serve(config: &Path) -> Result<()> {
             }
         };
         tokio::select! {
-            served = service::serve(doors, registrar, &health, stop) => {
+            served = service::serve(doors, registrar, witness.clone(), &health, stop) => {
                 served?;
             }
             fatal = vigil.keep(&health) => return Err(fatal.into()),
+            () = witness.keep_signing() => {}
+            () = publish(publisher) => {}
         }
         info!("stopped");
         Ok(())
@@ -101,4 +122,11 @@ pub fn serve(config: &Path) -> Result<()> {
         unsafe { nix::libc::_exit(1) }
     }
     ended
+}
+
+async fn publish(publisher: Option<Publisher>) {
+    match publisher {
+        Some(publisher) => publisher.keep_publishing().await,
+        None => std::future::pending().await,
+    }
 }

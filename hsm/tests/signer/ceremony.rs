@@ -97,7 +97,7 @@ fn what_is_added_later_is_made_and_what_was_there_is_left_as_it_is() {
     assert!(text("firmware.pem").contains("CA:FALSE"));
     let transcript = String::from_utf8(made.stdout).unwrap();
     let roles: Vec<_> = transcript.lines().filter_map(|line| line.strip_prefix("role          ")).collect();
-    assert_eq!(roles, ["device identity", "firmware integrity"]);
+    assert_eq!(roles, ["authority:second", "firmware"]);
     rig.serve().terminate();
 }
 

@@ -42,7 +42,7 @@ fn whatever_is_missing_is_said_in_one_sentence_with_what_to_do() {
     );
     check(
         |rig| fs::write(rig.path("ca.pem"), "-----BEGIN").unwrap(),
-        "ca.pem does not hold exactly one certificate in PEM",
+        "ca.pem does not hold certificates in PEM, the CA's own first",
     );
     check(
         |rig| fs::remove_file(rig.path("user-pin")).unwrap(),
@@ -115,7 +115,7 @@ async fn a_token_that_is_gone_makes_calls_unavailable_and_not_the_signer() {
 async fn a_user_who_is_not_listed_is_refused() {
     let rig = Rig::commissioned();
     rig.configure("[subject]", "[[peer]]\nname = \"line-1\"\nuid = 4294967294\n\n[subject]");
-    let refused = rig.serve().issue(issue(Csr::default().signed_by(&p256()))).await.unwrap_err();
+    let refused = rig.serve().ask(issue(Csr::default().signed_by(&p256()))).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 }
 

@@ -12,6 +12,7 @@ use tonic_health::pb::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
+    orders,
     request::{CN, Csr, ENDPOINT, issue, p256},
     rig::Rig,
 };
@@ -100,6 +101,7 @@ async fn a_request_as_the_device_software_writes_it_is_answered() {
 async fn many_requests_at_once_each_get_a_certificate_of_their_own() {
     let rig = Rig::commissioned();
     let server = rig.serve();
+    server.open(orders::USUAL).await;
     let channel = server.connect().await;
     let mut calls = tokio::task::JoinSet::new();
     for number in 0..40 {

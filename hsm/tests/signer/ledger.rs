@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::{
+    orders,
     request::{CN, Csr, issue, p256},
     rig::{Rig, Server},
 };
@@ -62,6 +63,7 @@ async fn the_same_issuance_is_the_same_certificate_also_after_a_kill() {
 async fn one_issuance_asked_for_many_times_at_once_is_signed_once() {
     let rig = Rig::commissioned();
     let server = rig.serve();
+    server.open(orders::USUAL).await;
     let channel = server.connect().await;
     let request = good();
     let mut calls = tokio::task::JoinSet::new();
@@ -78,6 +80,7 @@ async fn one_issuance_asked_for_many_times_at_once_is_signed_once() {
 async fn of_many_issuances_for_one_device_at_once_one_is_signed() {
     let rig = Rig::commissioned();
     let server = rig.serve();
+    server.open(orders::USUAL).await;
     let channel = server.connect().await;
     let mut calls = tokio::task::JoinSet::new();
     for _ in 0..24 {

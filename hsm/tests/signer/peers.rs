@@ -6,12 +6,13 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use factory_proto::signer::{IssueRequest, SignHeadRequest, signer_client::SignerClient};
+use factory_proto::signer::{IssueRequest, OpenOrderRequest, SignHeadRequest, signer_client::SignerClient};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::{
+    orders,
     pki::Pki,
     request::{CN, Csr, issue, p256},
     rig::{Rig, Server},
@@ -44,6 +45,12 @@ async fn ask(channel: &Channel, order: &str) -> Result<(), Status> {
     SignerClient::new(channel.clone()).issue(asking(order, &endpoint)).await.map(drop)
 }
 
+async fn open(rig: &Rig, channel: &Channel, order: &str) {
+    let folder = rig.path("");
+    let signed_order = orders::sign(&folder, &orders::generous(&folder, order));
+    SignerClient::new(channel.clone()).open_order(OpenOrderRequest { signed_order }).await.unwrap();
+}
+
 fn head(station: &str) -> SignHeadRequest {
     SignHeadRequest {
         station: station.to_owned(),
@@ -70,10 +77,12 @@ fn address(server: &Server) -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn two_stations_share_a_signer_and_each_has_its_own_orders_and_name() {
-    let (_rig, pki, server) = with_tls(STATIONS);
+    let (rig, pki, server) = with_tls(STATIONS);
     let first = pki.connect(address(&server), &pki.station("line-1.example")).await.unwrap();
     let second = pki.connect(address(&server), &pki.station("spiffe://example/line-2")).await.unwrap();
 
+    open(&rig, &first, "WO-17").await;
+    open(&rig, &second, "WO-27").await;
     ask(&first, "WO-17").await.unwrap();
     ask(&second, "WO-27").await.unwrap();
     for (channel, order) in [(&first, "WO-27"), (&second, "WO-17")] {
@@ -116,21 +125,24 @@ async fn new_certificates_are_taken_without_a_restart_and_bad_ones_are_not() {
     let stays = old.connect(address(&server), &old.station("line-1.example")).await.unwrap();
     new.equip(&rig);
     let station = new.station("line-1.example");
+    open(&rig, &stays, "WO-17").await;
     ask(&new.connect(address(&server), &station).await.unwrap(), "WO-17").await.unwrap();
-    ask(&stays, "WO-18").await.unwrap();
+    ask(&stays, "WO-17").await.unwrap();
 
     std::fs::write(rig.path("tls.pem"), "no certificate").unwrap();
-    ask(&new.connect(address(&server), &station).await.unwrap(), "WO-19").await.unwrap();
+    ask(&new.connect(address(&server), &station).await.unwrap(), "WO-17").await.unwrap();
     let (_, log) = server.terminate();
     assert!(log.contains("new TLS files are no good, the old ones stay"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn who_calls_too_often_is_told_when_to_come_back_and_hurts_nobody_else() {
-    let rate = "orders = [\"WO-1*\"]\nrate = \"1/h\"\nburst = 3";
-    let (_rig, pki, server) = with_tls(&STATIONS.replace("orders = [\"WO-1*\"]", rate));
+    let rate = "orders = [\"WO-1*\"]\nrate = \"1/h\"\nburst = 4";
+    let (rig, pki, server) = with_tls(&STATIONS.replace("orders = [\"WO-1*\"]", rate));
     let greedy = pki.connect(address(&server), &pki.station("line-1.example")).await.unwrap();
     let other = pki.connect(address(&server), &pki.station("spiffe://example/line-2")).await.unwrap();
+    open(&rig, &greedy, "WO-17").await;
+    open(&rig, &other, "WO-27").await;
     for _ in 0..3 {
         ask(&greedy, "WO-17").await.unwrap();
     }
@@ -185,6 +197,7 @@ async fn garbage_and_huge_frames_hurt_nobody_else() {
     .await
     .unwrap();
 
+    open(&rig, &station, "WO-17").await;
     let mut huge = asking("WO-17", "huge");
     huge.certificate_request = vec![0x30; 1 << 20];
     let refused = SignerClient::new(station.clone()).issue(huge).await.unwrap_err();
@@ -196,10 +209,11 @@ async fn garbage_and_huge_frames_hurt_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_connects_and_says_nothing_keeps_nobody_out() {
-    let (_rig, pki, server) = with_tls(STATIONS);
+    let (rig, pki, server) = with_tls(STATIONS);
     // As many as may shake hands at a time, and some more; all of them are still there at the end.
     let silent: Vec<_> = (0..80).map(|_| TcpStream::connect(address(&server)).unwrap()).collect();
     let station = pki.connect(address(&server), &pki.station("line-1.example")).await.unwrap();
+    open(&rig, &station, "WO-17").await;
     ask(&station, "WO-17").await.unwrap();
     drop(silent);
 }

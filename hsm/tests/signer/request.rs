@@ -5,6 +5,8 @@ use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
 use uuid::Uuid;
 use yasna::{DERWriter, Tag, models::ObjectIdentifier};
 
+use crate::orders;
+
 pub const ENDPOINT: &str = "0123456789abcdef";
 
 pub const CN: &[u64] = &[2, 5, 4, 3];
@@ -130,9 +132,10 @@ pub fn key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
 pub fn issue(certificate_request: Vec<u8>) -> IssueRequest {
     IssueRequest {
         issuance_id: Uuid::now_v7().to_string(),
-        work_order: "WO-1".to_owned(),
+        work_order: orders::USUAL.to_owned(),
         endpoint_name: ENDPOINT.to_owned(),
         certificate_request,
         supersedes: String::new(),
+        recipe_digest: orders::RECIPE.to_vec(),
     }
 }

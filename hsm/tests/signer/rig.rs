@@ -10,7 +10,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use factory_proto::signer::{IssueRequest, IssueResponse, signer_client::SignerClient};
+use factory_proto::signer::{
+    IssueRequest, IssueResponse, OpenOrderRequest, Order, signer_client::SignerClient,
+};
 use nix::{
     sys::{prctl::set_pdeathsig, signal::Signal},
     unistd::Pid,
@@ -25,18 +27,21 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
+use crate::orders;
+
 /// Debian's SoftHSM.
 pub const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 pub const PIN: &str = "4321";
 
 pub struct Rig {
     folder: TempDir,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Rig {
     /// A folder that is ready for `init`.
     pub fn new() -> Self {
-        let rig = Self { folder: tempfile::tempdir().unwrap() };
+        let rig = Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() };
         fs::create_dir(rig.path("tokens")).unwrap();
         fs::write(
             rig.path("softhsm2.conf"),
@@ -45,6 +50,7 @@ impl Rig {
         .unwrap();
         rig.write_pin("user-pin", PIN, 0o600);
         rig.write_pin("so-pin", "87654321", 0o600);
+        orders::make_keys(rig.folder.path());
         let folder = rig.folder.path().display();
         fs::write(
             rig.config(),
@@ -55,6 +61,7 @@ token-label = "factory"
 pin-credential = "{folder}/user-pin"
 so-pin-credential = "{folder}/so-pin"
 ledger = "{folder}/ledger"
+order-keys = ["{folder}/orders.pem"]
 
 [subject]
 organization = "Example Devices"
@@ -102,6 +109,11 @@ certificate = "{folder}/provenance.pem"
         fs::write(self.config(), text.replacen(old, new, 1)).unwrap();
     }
 
+    /// Sets an environment variable for the signer's processes.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.push((name, value.to_owned()));
+    }
+
     pub fn write_pin(&self, name: &str, pin: &str, mode: u32) {
         fs::write(self.path(name), format!("{pin}\n")).unwrap();
         fs::set_permissions(self.path(name), PermissionsExt::from_mode(mode)).unwrap();
@@ -112,6 +124,7 @@ certificate = "{folder}/provenance.pem"
         let mut command = Command::new(env!("CARGO_BIN_EXE_factory-signerd"));
         command.args([verb, "--config"]).arg(self.config());
         command.env("SOFTHSM2_CONF", self.path("softhsm2.conf")).env_remove("RUST_LOG");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         // SAFETY: prctl is async-signal-safe; nothing else happens between fork and exec.
         unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
         command
@@ -190,7 +203,34 @@ impl Server {
         Endpoint::from_shared(uri).unwrap().connect().await.unwrap()
     }
 
+    /// Opens a work order that allows much.
+    pub async fn open(&self, order: &str) {
+        self.open_signed(&orders::sign(self.folder(), &orders::generous(self.folder(), order)))
+            .await
+            .unwrap();
+    }
+
+    /// Opens a work order.
+    pub async fn open_signed(&self, signed_order: &str) -> Result<Order, Status> {
+        let request = OpenOrderRequest { signed_order: signed_order.to_owned() };
+        let mut client = SignerClient::new(self.connect().await);
+        client.open_order(request).await.map(tonic::Response::into_inner)
+    }
+
+    fn folder(&self) -> &Path {
+        self.socket.parent().unwrap()
+    }
+
+    /// Asks for a certificate, of an order that allows much.
     pub async fn issue(&self, request: IssueRequest) -> Result<IssueResponse, Status> {
+        if request.work_order == orders::USUAL {
+            self.open(orders::USUAL).await;
+        }
+        self.ask(request).await
+    }
+
+    /// Asks for a certificate.
+    pub async fn ask(&self, request: IssueRequest) -> Result<IssueResponse, Status> {
         let mut client = SignerClient::new(self.connect().await);
         client.issue(request).await.map(tonic::Response::into_inner)
     }

@@ -1,6 +1,7 @@
 use std::time::SystemTime;
 
 use factory_proto::{
+    disposition::Disposition,
     ids::{EndpointName, EnrolmentId},
     outcome::Outcome,
 };
@@ -10,7 +11,7 @@ use uuid::Uuid;
 use super::*;
 use crate::record::{
     ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, Resumption, RunClosed, RunId,
-    RunResumed, StepPassed, StepStarted, UnitReleased,
+    RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
 };
 
 fn run() -> RunOpened {
@@ -65,6 +66,11 @@ fn all() -> Vec<Record> {
             serial: serial.clone(),
             reason: String::new(),
         }),
+        Record::UnitDisposed(UnitDisposed {
+            command: Uuid::nil(),
+            serial: serial.clone(),
+            disposition: Disposition::Shipped,
+        }),
         Record::RunOpened(super::tests::run()),
         Record::ChipSeen(ChipSeen { run, chip: vec![1] }),
         Record::IssuanceAsked(IssuanceAsked {
@@ -75,6 +81,7 @@ fn all() -> Vec<Record> {
             order,
             request: Vec::new(),
             supersedes: None,
+            recipe_digest: [0; 32],
         }),
         Record::Issued(Issued {
             run,

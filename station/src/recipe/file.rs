@@ -18,11 +18,11 @@ use factory_proto::{
     ids::{EnrolmentId, IdError, RecipeName},
     units::{Limits, Quantity},
 };
-use factory_settings::{SettingsError, Table, duration, integer, path, table, tables_by_name, text};
+use factory_settings::{Table, duration, integer, path, table, tables_by_name, text};
 use sha2::{Digest, Sha256};
 
 use super::{Boot, Flash, Identity, Provision, Recipe, SelfTest, Tag};
-use crate::step::Step;
+use crate::{signatures::Signatures, step::Step};
 
 // The user memory of an NTAG213 less its Lock Control TLV, the message's own TLV head and the terminator.
 const ROOM_ON_TAG: usize = 144 - 5 - 2 - 1;
@@ -58,7 +58,10 @@ pub enum RecipeError {
 }
 
 /// Loads every `*.toml` of a folder; the mistakes of all files at once.
-pub(super) fn load(folder: &Path) -> Result<BTreeMap<RecipeName, Arc<Recipe>>, RecipeError> {
+pub(super) fn load(
+    folder: &Path,
+    signatures: &Signatures,
+) -> Result<BTreeMap<RecipeName, Arc<Recipe>>, RecipeError> {
     let unreadable = |source| RecipeError::Unreadable { path: folder.to_owned(), source };
     let mut recipes = BTreeMap::new();
     let mut complaints = Vec::new();
@@ -68,15 +71,18 @@ pub(super) fn load(folder: &Path) -> Result<BTreeMap<RecipeName, Arc<Recipe>>, R
             continue;
         }
         let name = name(&path)?;
-        match factory_settings::read(&path, |file| written(name.clone(), file)) {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| RecipeError::Unreadable { path: path.clone(), source })?;
+        if let Err(unsigned) = signatures.check(&path, text.as_bytes()) {
+            complaints.push(unsigned.to_string());
+            continue;
+        }
+        match factory_settings::parse(&path, &text, |file| written(name.clone(), file, signatures)) {
             Ok(recipe) => {
-                let digest = digest(&path, &recipe)?;
+                let digest = digest(&text, &recipe);
                 recipes.insert(name, Arc::new(Recipe { digest, ..recipe }));
             }
-            Err(SettingsError::Read { path, source }) => {
-                return Err(RecipeError::Unreadable { path, source });
-            }
-            Err(SettingsError::Refused(refused)) => complaints.push(refused.to_string()),
+            Err(refused) => complaints.push(refused.to_string()),
         }
     }
     // A folder has no order of its own.
@@ -90,24 +96,22 @@ fn name(path: &Path) -> Result<RecipeName, RecipeError> {
 }
 
 /// SHA-256 over the digests of the recipe file, of its image and of its server CA.
-fn digest(recipe_file: &Path, recipe: &Recipe) -> Result<[u8; 32], RecipeError> {
+fn digest(text: &str, recipe: &Recipe) -> [u8; 32] {
     let mut all = Sha256::new();
-    let bytes = std::fs::read(recipe_file)
-        .map_err(|source| RecipeError::Unreadable { path: recipe_file.to_owned(), source })?;
-    all.update(Sha256::digest(bytes));
+    all.update(Sha256::digest(text));
     all.update(recipe.flash.image.digest);
     all.update(Sha256::digest(&recipe.provision.server_ca));
-    Ok(all.finalize().into())
+    all.finalize().into()
 }
 
-fn written(name: RecipeName, file: &mut Table<'_>) -> Option<Recipe> {
+fn written(name: RecipeName, file: &mut Table<'_>, signatures: &Signatures) -> Option<Recipe> {
     let attempts = file.or("attempts", NonZeroU8::MIN, integer);
     let deadlines = file.or("deadlines", defaults(), table(deadlines));
-    let flash = file.required("flash", table(flash));
+    let flash = file.required("flash", table(|flash| self::flash(flash, signatures)));
     let boot = file.required("boot", table(boot));
     let self_test = file.required("self-test", table(self_test));
     let identity = file.required("identity", table(identity));
-    let provision = file.required("provision", table(Provision::written));
+    let provision = file.required("provision", table(|provision| Provision::written(provision, signatures)));
     let tag = file.required("tag", table(tag));
     Some(Recipe {
         name,
@@ -144,12 +148,18 @@ fn deadlines(file: &mut Table<'_>) -> Option<BTreeMap<Step, Duration>> {
     read.into_iter().map(|(step, deadline)| Some((step, deadline?))).collect()
 }
 
-fn flash(file: &mut Table<'_>) -> Option<Flash> {
+fn flash(file: &mut Table<'_>, signatures: &Signatures) -> Option<Flash> {
     let chip = file.required("chip", text);
     let image = file.required("image", path);
     let format = file.or("format", ImageFormat::Elf, text);
     let digest = image.as_ref().and_then(|path: &PathBuf| match std::fs::read(path) {
-        Ok(bytes) => Some(Sha256::digest(bytes).into()),
+        Ok(bytes) => match signatures.check(path, &bytes) {
+            Ok(()) => Some(Sha256::digest(bytes).into()),
+            Err(unsigned) => {
+                file.complain("image", unsigned.to_string());
+                None
+            }
+        },
         Err(error) => {
             file.complain("image", format!("{} cannot be read: {error}", path.display()));
             None

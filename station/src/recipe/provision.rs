@@ -14,6 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     record::{Identity, RunOpened},
+    signatures::Signatures,
     step::{DEVICE_KEY, StepError},
 };
 
@@ -42,7 +43,7 @@ struct DeviceObject {
 }
 
 impl Provision {
-    pub(super) fn written(file: &mut Table<'_>) -> Option<Self> {
+    pub(super) fn written(file: &mut Table<'_>, signatures: &Signatures) -> Option<Self> {
         let server_uri: Option<String> = file.required("server-uri", text);
         let server_ca = file.required("server-ca", path);
         let device = DeviceObject::written(file);
@@ -63,7 +64,7 @@ impl Provision {
         if utc_offset.as_deref().is_some_and(|offset| !is_utc_offset(offset)) {
             file.complain("utc-offset", "must be from -12:00 to +14:00, written as in \"+01:00\"");
         }
-        let server_ca = server_ca.and_then(|path| read_certificate(file, &path));
+        let server_ca = server_ca.and_then(|path| read_certificate(file, &path, signatures));
         Some(Self {
             server_uri: server_uri?,
             server_ca: server_ca?,
@@ -144,11 +145,16 @@ fn id(name: &str, value: Uuid) -> Parameter {
 }
 
 /// One certificate from a PEM file, DER.
-fn read_certificate(file: &Table<'_>, path: &Path) -> Option<Vec<u8>> {
+fn read_certificate(file: &Table<'_>, path: &Path, signatures: &Signatures) -> Option<Vec<u8>> {
     let no_certificate = |error: &dyn Display| {
         file.complain("server-ca", format!("no certificate in PEM at {}: {error}", path.display()));
     };
-    let der = CertificateDer::from_pem_file(path).inspect_err(|error| no_certificate(error)).ok()?;
+    let pem = std::fs::read(path).inspect_err(|error| no_certificate(error)).ok()?;
+    if let Err(unsigned) = signatures.check(path, &pem) {
+        file.complain("server-ca", unsigned.to_string());
+        return None;
+    }
+    let der = CertificateDer::from_pem_slice(&pem).inspect_err(|error| no_certificate(error)).ok()?;
     X509Certificate::from_der(&der).inspect_err(|error| no_certificate(error)).ok()?;
     Some(der.to_vec())
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     nest::Start,
-    record::{RunId, UnitReleased},
+    record::{RunId, UnitDisposed, UnitReleased},
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
@@ -62,6 +62,8 @@ pub struct OpenOrder {
     pub recipe: RecipeName,
     /// How many.
     pub quantity: u32,
+    /// As the brand owner signed it.
+    pub signed: String,
 }
 
 impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
@@ -72,9 +74,11 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
         let order = fields.parse("work_order", &request.work_order);
         let recipe = fields.parse("recipe", &request.recipe);
         let quantity = fields.range("quantity", request.quantity, 1, LARGEST_ORDER);
+        let signed = (!request.signed_order.is_empty()).then_some(request.signed_order);
+        let signed = fields.check("signed_order", signed.ok_or("is empty: give the brand owner's order"));
         let open = || {
             command?;
-            Some(Self { order: order?, recipe: recipe?, quantity: quantity? })
+            Some(Self { order: order?, recipe: recipe?, quantity: quantity?, signed: signed? })
         };
         fields.finish(open())
     }
@@ -128,6 +132,16 @@ pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, St
     let reason = fields.reason(request.reason);
     let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason? });
     fields.finish(release())
+}
+
+/// What became of a unit.
+pub fn dispose(request: &messages::DisposeUnitRequest) -> Result<UnitDisposed, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let serial = fields.parse("serial", &request.serial);
+    let disposition = fields.check("disposition", request.disposition().try_into());
+    let disposed = || Some(UnitDisposed { command: command?, serial: serial?, disposition: disposition? });
+    fields.finish(disposed())
 }
 
 /// A page of runs.

@@ -78,7 +78,7 @@ impl SignerPlace {
 }
 
 /// The way to a socket.
-pub(super) fn to_socket(path: &Path) -> Channel {
+fn to_socket(path: &Path) -> Channel {
     let socket = format!("unix:{}", path.display());
     Endpoint::from_shared(socket).expect("tonic takes any path behind unix:").connect_lazy()
 }

@@ -3,10 +3,7 @@ use factory_fixtures::fcc::{
     message::{Csr, CsrRequest},
     status::{ReturnStatus, TransportStatus},
 };
-use factory_proto::{
-    ids::{EndpointName, EnrolmentId},
-    signer::IssuanceState,
-};
+use factory_proto::ids::{EndpointName, EnrolmentId};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -67,6 +64,7 @@ async fn ask_anew(
         order: ctx.run.order.clone(),
         request,
         supersedes: replaced(ctx).await?,
+        recipe_digest: ctx.run.recipe_digest,
     };
     ctx.journal(Record::IssuanceAsked(asked.clone())).await?;
     Ok(asked)
@@ -74,21 +72,11 @@ async fn ask_anew(
 
 /// The issuance whose key died with an earlier attempt on this unit.
 ///
-/// The signer is asked what became of each, the newest first: the one that may be live is replaced. One that the
-/// signer never heard of is replaced too, so that a request that is still under way comes too late.
+/// The one that may be live is replaced. One that the signer never heard of is replaced too, so that a request that is
+/// still under way comes too late.
 async fn replaced(ctx: &StepContext<'_>) -> Result<Option<Uuid>, StepError> {
-    let earlier = ctx.units.issuances(&ctx.run.serial)?;
-    let mut unheard = None;
-    for asked in earlier.iter().rev() {
-        match ctx.signer.lookup(asked.issuance).await? {
-            IssuanceState::Asked | IssuanceState::Issued => return Ok(Some(asked.issuance)),
-            IssuanceState::Unspecified | IssuanceState::Unknown => {
-                unheard.get_or_insert(asked.issuance);
-            }
-            IssuanceState::Void => {}
-        }
-    }
-    Ok(unheard)
+    let earlier = ctx.signer.known_of(&ctx.units.issuances(&ctx.run.serial)?).await?;
+    Ok(earlier.live.or(earlier.unheard))
 }
 
 /// The issuance of the key that the device kept: the last one of this unit, whose certificate the device matches

@@ -33,6 +33,8 @@ enum Verb {
     Abort(unit::Abort),
     /// Lets a quarantined unit be started again, after an engineer has seen to it.
     Release(unit::Release),
+    /// Says what became of a unit in the end: shipped, quarantined, or scrapped for good.
+    Dispose(unit::Dispose),
     /// Shows one run with all that is known of it.
     Get(unit::Get),
     /// Lists runs, oldest first.
@@ -56,6 +58,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
         Verb::Release(release) => release.run(&mut station().await?).await,
+        Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Watch => watch::watch(&mut station().await?).await,

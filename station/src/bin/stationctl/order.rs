@@ -1,3 +1,6 @@
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
 use clap::Args;
 use factory_proto::station::{OpenWorkOrderRequest, station_client::StationClient};
 use tonic::transport::Channel;
@@ -15,15 +18,21 @@ pub struct Open {
     /// How many units may pass.
     #[arg(long)]
     quantity: u32,
+    /// The order as the brand owner signed it, a file that `factory-signerd sign-order` wrote.
+    #[arg(long)]
+    signed_order: PathBuf,
 }
 
 impl Open {
     pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let signed_order = fs::read_to_string(&self.signed_order)
+            .with_context(|| format!("cannot read {}", self.signed_order.display()))?;
         let request = OpenWorkOrderRequest {
             command_id: Uuid::now_v7().to_string(),
             work_order: self.order,
             recipe: self.recipe,
             quantity: self.quantity,
+            signed_order: signed_order.trim().to_owned(),
         };
         let answer = station.open_work_order(request).await.map_err(refused)?.into_inner();
         let order = answer.work_order.unwrap_or_default();

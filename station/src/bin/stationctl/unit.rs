@@ -1,7 +1,10 @@
 use clap::Args;
-use factory_proto::station::{
-    AbortUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome, ReleaseUnitRequest, StartUnitRequest, Unit,
-    station_client::StationClient,
+use factory_proto::{
+    disposition::Disposition,
+    station::{
+        self as messages, AbortUnitRequest, DisposeUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome,
+        ReleaseUnitRequest, StartUnitRequest, Unit, station_client::StationClient,
+    },
 };
 use tonic::transport::Channel;
 use uuid::Uuid;
@@ -68,6 +71,26 @@ impl Release {
         let command_id = Uuid::now_v7().to_string();
         let request = ReleaseUnitRequest { command_id, serial: self.serial, reason: self.reason };
         station.release_unit(request).await.map_err(refused)?;
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct Dispose {
+    /// The unit's serial number.
+    serial: String,
+    /// shipped, quarantined or scrapped.
+    disposition: Disposition,
+}
+
+impl Dispose {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let request = DisposeUnitRequest {
+            command_id: Uuid::now_v7().to_string(),
+            serial: self.serial,
+            disposition: messages::Disposition::from(self.disposition).into(),
+        };
+        station.dispose_unit(request).await.map_err(refused)?;
         Ok(())
     }
 }
