@@ -30,8 +30,8 @@ use factory_proto::{
 };
 use factory_station::{
     record::{
-        FccAnswer, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened, StepEnded,
-        Tag,
+        FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,
+        StepEnded, Tag,
     },
     results::{Backlog, Uplink},
     rpc::wire,
@@ -281,9 +281,10 @@ fn closed(number: u64) -> RunClosed {
             fcc_answers: vec![
                 FccAnswer {
                     session: "1".to_owned(),
-                    return_status: 0,
+                    return_status: Some(0),
                     info: String::new(),
-                    warnings: Vec::new()
+                    warnings: Vec::new(),
+                    sent: Some(FccSent { at: SystemTime::now(), injected: Vec::new(), took: Some(50_000) }),
                 };
                 2
             ],

@@ -15,4 +15,5 @@ pub mod line;
 pub mod message;
 mod status;
 pub mod store;
+pub mod tcp;
 mod verify;

@@ -13,3 +13,5 @@ mod rules;
 mod sim;
 #[path = "device/station.rs"]
 mod station;
+#[path = "device/tcp.rs"]
+mod tcp;

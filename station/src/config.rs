@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
 use tonic::transport::{Endpoint, Uri};
@@ -53,6 +54,8 @@ pub struct NestSettings {
     pub probe: String,
     /// The unit's serial line.
     pub console: ConsoleSettings,
+    /// How the device is reached once its factory code runs.
+    pub fcc: Reach,
     /// Connection string of libnfc.
     pub tag_reader: String,
 }
@@ -126,11 +129,16 @@ impl NestSettings {
         let probe = nest.required("probe", text);
         let console = nest.required("console", text);
         let baud = nest.or("baud", 115_200, integer);
+        let fcc = nest.or("fcc", Reach::Console, text);
         let tag_reader = nest.required("tag-reader", text);
+        if baud == Some(0) {
+            nest.complain("baud", "must be at least 1: a line of 0 bits per second is hung up");
+        }
         Some(Self {
             name: name?,
             probe: probe?,
             console: ConsoleSettings { path: console?, baud: baud? },
+            fcc: fcc?,
             tag_reader: tag_reader?,
         })
     }
@@ -204,7 +212,7 @@ fn complain_of_nests(file: &Table<'_>, nests: &[NestSettings]) {
     if nests.is_empty() {
         file.complain("nest", "there must be at least one");
     }
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for nest in nests {
         let own = [
             ("name", nest.name.as_str()),
@@ -216,6 +224,11 @@ fn complain_of_nests(file: &Table<'_>, nests: &[NestSettings]) {
             if !seen.insert((key, value)) {
                 file.complain("nest", format!("two nests have the {key} {value:?}"));
             }
+        }
+        if let Reach::Tcp(address) = nest.fcc
+            && !addresses.insert(address)
+        {
+            file.complain("nest", format!("two nests have the fcc address {address}"));
         }
     }
 }

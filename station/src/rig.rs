@@ -5,6 +5,7 @@ use std::path::Path;
 use factory_fixtures::{
     console::Console,
     fault::{Fault, chain},
+    fcc::link::Reach,
     probe::Probe,
     tag::writer::TagWriter,
 };
@@ -17,6 +18,8 @@ pub struct Rig {
     pub probe: Probe,
     /// Where the unit's serial line is; opened anew for each unit.
     pub console: ConsoleSettings,
+    /// How the device is reached once its factory code runs.
+    pub reach: Reach,
     /// Writes the unit's tag.
     pub tag_writer: TagWriter,
 }
@@ -27,6 +30,7 @@ impl Rig {
         Self {
             probe: Probe::new(program, &nest.probe),
             console: nest.console.clone(),
+            reach: nest.fcc,
             tag_writer: TagWriter::new(program, &nest.tag_reader),
         }
     }

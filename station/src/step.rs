@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod boot;
+mod factory;
 mod flash;
 mod identity;
 pub(crate) mod look;
@@ -40,6 +41,7 @@ mod provision;
 mod self_test;
 mod tag;
 
+pub(crate) use factory::Factory;
 pub(crate) use flash::chip;
 
 /// The name under which the device keeps the key that it makes.
@@ -138,6 +140,8 @@ pub struct StepContext<'a> {
     pub rig: &'a mut Rig,
     /// The unit's serial line, from boot on.
     pub console: Option<Console>,
+    /// The conversation with its factory code, while that runs.
+    pub(crate) factory: Option<Factory>,
     /// Who signs.
     pub signer: &'a Signer,
     /// The truth.
@@ -204,8 +208,15 @@ pub enum StepError {
 impl StepError {
     fn outcome(&self) -> Outcome {
         match self {
-            // The line was lost, or we spoke out of turn: neither is the device's fault.
-            Self::Fcc(FccError::Link(_) | FccError::Closed | FccError::OutOfTurn(_)) => Outcome::Error,
+            Self::Fcc(FccError::Late(_)) => Outcome::Timeout,
+            // The line was lost, or we spoke badly or out of turn: neither is the device's fault.
+            Self::Fcc(
+                FccError::Link(_)
+                | FccError::Closed
+                | FccError::OutOfTurn(_)
+                | FccError::Unsendable(_)
+                | FccError::Unreachable { .. },
+            ) => Outcome::Error,
             Self::Product(_) | Self::Fcc(_) => Outcome::Fail,
             Self::Fault(fault) if fault.kind() == FaultKind::Product => Outcome::Fail,
             Self::Fault(_)
@@ -223,7 +234,9 @@ impl StepError {
         match self {
             Self::Unknown(_) => Some(Aftermath::Unknown),
             // What the device itself refused, or was never asked for, it did not do.
-            Self::Fcc(FccError::Refused { .. }) | Self::Order(_) | Self::Station(_) => Some(Aftermath::Known),
+            Self::Fcc(FccError::Refused { .. } | FccError::Unsendable(_))
+            | Self::Order(_)
+            | Self::Station(_) => Some(Aftermath::Known),
             _ => None,
         }
     }

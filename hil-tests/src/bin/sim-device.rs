@@ -1,12 +1,13 @@
 //! A simulated device, from its start to its end: one process is one boot of the device.
 
 use std::{
-    io::{self, BufReader, Write},
-    net::{Ipv4Addr, TcpListener},
+    io::{self, ErrorKind},
+    net::SocketAddrV4,
     path::PathBuf,
     process::{self, ExitCode},
 };
 
+use anyhow::Context as _;
 use clap::Parser;
 use factory_hil_tests::{
     device::{
@@ -14,19 +15,28 @@ use factory_hil_tests::{
         frames,
         line::{BANNER, End, Line, Transport},
         message::Device,
+        tcp::Door,
     },
     moment::simulator::Moments,
 };
 
-/// A device that waits to be provisioned, on its standard input and output.
+/// A device that waits to be provisioned: one process is one boot of it.
+///
+/// Its serial line is its standard input and output, log text included. With --tcp it listens on a port
+/// instead, and its standard output is its console. What it holds is in the file of --storage, as JSON; nothing
+/// need be there yet. Like the real program it erases that at the first message, unless told not to.
+///
+/// It ends after the last message of a session: with 0 if an answer went out, whatever the answer says; with 1
+/// if none could be given or the line was bad; by SIGABRT where the real program crashes.
 #[derive(Parser)]
+#[command(after_help = EXAMPLE)]
 struct Arguments {
     /// The file that holds what the device stores
     #[arg(long, value_name = "FILE")]
     storage: PathBuf,
-    /// Listen on a TCP port instead, and print which
-    #[arg(long)]
-    tcp: bool,
+    /// Listen there instead and print where; port 0 is any that is free [without a value: 127.0.0.1:0]
+    #[arg(long, value_name = "IP:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:0")]
+    tcp: Option<SocketAddrV4>,
     /// Do not erase the storage at the first message: a product, not the stock program
     #[arg(long)]
     keep_storage: bool,
@@ -40,12 +50,16 @@ struct Arguments {
     faults: Faults,
 }
 
+const EXAMPLE: &str = "\
+Example, a device for one `stationctl fcc inject --tcp 127.0.0.1:7777 ...`:
+  sim-device --storage /tmp/device.json --tcp 127.0.0.1:7777";
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let faults = arguments.faults.at_start(&arguments.storage);
     let subject = faults.csr_subject.clone();
     let device = Device::start(&arguments.storage, arguments.keep_storage, subject)?;
-    let transport = if arguments.tcp { Transport::Tcp } else { Transport::Serial };
+    let transport = if arguments.tcp.is_some() { Transport::Tcp } else { Transport::Serial };
     let line = Line {
         device,
         transport,
@@ -54,14 +68,23 @@ fn main() -> anyhow::Result<ExitCode> {
         answered: 0,
         moments: Moments::to(arguments.moments),
     };
-    let end = match transport {
-        Transport::Serial => serve_serial(line)?,
-        Transport::Tcp => serve_tcp(line)?,
+    let end = match arguments.tcp {
+        None => serve_serial(line),
+        Some(address) => {
+            let door = Door::open(address)
+                .with_context(|| format!("cannot listen at {address}; give a free port, or 0"))?;
+            door.serve(line, &mut io::stdout().lock())
+        }
     };
     match end {
-        End::Left | End::Answered => Ok(ExitCode::SUCCESS),
-        End::Refused => Ok(ExitCode::FAILURE),
-        End::Crashed => process::abort(),
+        Ok(End::Left | End::Answered) => Ok(ExitCode::SUCCESS),
+        Ok(End::Refused) => Ok(ExitCode::FAILURE),
+        Ok(End::Crashed) => process::abort(),
+        // The other side is gone before it has its answer: a transport error like any other.
+        Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error).context("the line failed"),
     }
 }
 
@@ -69,18 +92,4 @@ fn serve_serial(mut line: Line) -> io::Result<End> {
     let mut output = io::stdout().lock();
     frames::send(&mut output, BANNER)?;
     line.converse(&mut io::stdin().lock(), &mut output)
-}
-
-fn serve_tcp(mut line: Line) -> io::Result<End> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let mut console = io::stdout().lock();
-    writeln!(console, "Client IP Address and Port :  {}", listener.local_addr()?)?;
-    loop {
-        writeln!(console, "Client is waiting for incoming connection...")?;
-        let (mut stream, _) = listener.accept()?;
-        let end = line.converse(&mut BufReader::new(stream.try_clone()?), &mut stream)?;
-        if end != End::Left {
-            return Ok(end);
-        }
-    }
 }

@@ -292,7 +292,17 @@ fn summary((station, sequence): &(String, u64), unit: &Unit) -> serde_json::Valu
     let fcc: Vec<_> = unit
         .fcc_answers
         .iter()
-        .map(|a| json!({"session": a.session, "return-status": a.return_status, "info": a.info_message, "warnings": a.warnings}))
+        .map(|a| {
+            let items: Vec<_> = a
+                .items
+                .iter()
+                .map(|item| json!({"kind": item.kind, "name": item.name, "sha256": HEXLOWER.encode(&item.digest)}))
+                .collect();
+            json!({
+                "session": a.session, "return-status": a.return_status, "info": a.info_message,
+                "warnings": a.warnings, "items": items,
+            })
+        })
         .collect();
     json!({
         "station": station, "sequence": sequence, "run": unit.run_id, "work-order": unit.work_order,

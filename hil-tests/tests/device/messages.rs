@@ -2,7 +2,10 @@
 
 use factory_hil_tests::device::cbor::{Value, top_map};
 use minicbor::Encoder;
-use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+};
 
 use super::recorded::{self, bytes};
 
@@ -134,4 +137,19 @@ pub fn common_name(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, name);
     subject
+}
+
+/// A CA of its own, and the certificate that it gives for a request.
+pub fn certify(csr: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "test ca");
+    let certificate = ca.self_signed(&key).unwrap();
+    let mut device = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
+    device.params.not_before = date_time_ymd(2026, 1, 1);
+    device.params.not_after = date_time_ymd(2046, 1, 1);
+    device.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let device = device.signed_by(&Issuer::new(ca, key)).unwrap();
+    (certificate.der().to_vec(), device.der().to_vec())
 }

@@ -3,41 +3,62 @@
 use std::ops::Range;
 
 use factory_fixtures::fcc::{frame, message::Answer};
-use factory_hil_tests::device::{frames, line::BANNER};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
+use factory_hil_tests::device::{
+    cbor::{Value, top_map},
+    frames,
+    line::BANNER,
 };
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
+    messages::{CERTIFICATE, Message, certify},
     recorded::{self, bytes},
-    sim::{self, Sim},
+    sim::{self, Sim, TcpSim},
 };
 
-#[tokio::test]
-async fn a_recorded_bundle_gets_the_recorded_answer_byte_for_byte() {
-    let (_directory, storage) = sim::place();
-    let mut sim = Sim::boot(&storage, &[]);
-    sim.send(&frame::encode(&bytes(recorded::KEY_BY_STATION))).await;
-    let (mut child, heard) = sim.hang_up().await;
-    assert_eq!(heard, [BANNER, &frames::answer(&bytes(recorded::SUCCESS_ANSWER))].concat());
-    assert_eq!(child.wait().await.unwrap().code(), Some(0));
-    assert!(sim::held(&storage).factory_disabled);
+/// Sends a recorded request over whatever line, and gives the answer's payload, once its frame is as the protocol
+/// says.
+async fn say(line: &mut (impl AsyncRead + AsyncWrite + Unpin), payload: &[u8]) -> Vec<u8> {
+    line.write_all(&frame::encode(payload)).await.unwrap();
+    line.flush().await.unwrap();
+    let mut head = [0; 16];
+    line.read_exact(&mut head).await.unwrap();
+    let length = u32::from_le_bytes(head[12..].try_into().unwrap());
+    let mut rest = vec![0; length as usize + 32];
+    line.read_exact(&mut rest).await.unwrap();
+    let answer = rest[..length as usize].to_vec();
+    assert_eq!([&head[..], &rest].concat(), frames::answer(&answer));
+    answer
 }
 
-#[tokio::test]
-async fn a_recorded_csr_request_gets_the_recorded_answer_but_for_key_and_signature() {
-    let (_directory, storage) = sim::place();
-    let mut sim = Sim::boot(&storage, &[]);
-    sim.send(&frame::encode(&bytes(recorded::CSR_REQUEST))).await;
-    let (_child, heard) = sim.hang_up().await;
-    let frame = heard.strip_prefix(BANNER).unwrap();
-    let payload = &frame[16..frame.len() - 32];
-    assert_eq!(frame, frames::answer(payload));
+/// The session in which the station made the key.
+async fn one_message(mut line: impl AsyncRead + AsyncWrite + Unpin) {
+    let answer = say(&mut line, &bytes(recorded::KEY_BY_STATION)).await;
+    assert_eq!(answer, bytes(recorded::SUCCESS_ANSWER));
+    assert_eq!(line.read(&mut [0]).await.unwrap(), 0, "nothing follows");
+}
 
-    let recorded = bytes(recorded::CSR_ANSWER);
-    let [ours, theirs] = [payload, &recorded].map(|payload| {
-        let der = Answer::decode(payload).unwrap().into_csr(KEY).unwrap().der;
+/// The session in which the device made the key: ours makes another, so that its request, and the certificate for
+/// it, differ from what was recorded there and only there.
+async fn two_messages(mut line: impl AsyncRead + AsyncWrite + Unpin) {
+    let answer = say(&mut line, &bytes(recorded::CSR_REQUEST)).await;
+    let request = compare_but_for_the_key(&answer, &bytes(recorded::CSR_ANSWER));
+    let (_, certificate) = certify(&request);
+    let bundle = Message(top_map(&bytes(recorded::BUNDLE_REQUEST)).unwrap());
+    assert_eq!(
+        bundle.encode(),
+        bytes(recorded::BUNDLE_REQUEST),
+        "but for the certificate it is the recorded one"
+    );
+    let bundle = bundle.item(CERTIFICATE, "Data", Value::Bytes(certificate));
+    let answer = say(&mut line, &bundle.encode()).await;
+    assert_eq!(answer, bytes(recorded::SUCCESS_ANSWER));
+    assert_eq!(line.read(&mut [0]).await.unwrap(), 0, "nothing follows");
+}
+
+fn compare_but_for_the_key(ours: &[u8], theirs: &[u8]) -> Vec<u8> {
+    let [ours, theirs] = [ours, theirs].map(|payload| {
+        let der = sim::csr(Answer::decode(payload).unwrap());
         check_proof_of_possession(&der);
         let at = payload.windows(der.len()).position(|window| window == der).unwrap();
         // The request's length depends on its signature's, as does the two-byte length before it.
@@ -48,6 +69,41 @@ async fn a_recorded_csr_request_gets_the_recorded_answer_but_for_key_and_signatu
     assert_eq!(ours.1[4..POINT.start], theirs.1[4..POINT.start]);
     assert_eq!(ours.1[POINT.end..SIGNATURE], theirs.1[POINT.end..SIGNATURE]);
     assert_ne!(ours.1[POINT], theirs.1[POINT], "each device has its own key");
+    ours.1
+}
+
+#[tokio::test]
+async fn both_recorded_sessions_happen_again_on_a_serial_line() {
+    for is_csr in [false, true] {
+        let (_directory, storage) = sim::place();
+        let Sim { mut child, mut line } = Sim::boot(&storage, &[]);
+        let mut banner = vec![0; BANNER.len()];
+        line.read_exact(&mut banner).await.unwrap();
+        assert_eq!(banner, BANNER);
+        if is_csr {
+            two_messages(line).await
+        } else {
+            one_message(line).await
+        }
+        assert_eq!(child.wait().await.unwrap().code(), Some(0));
+        assert!(sim::held(&storage).factory_disabled);
+    }
+}
+
+#[tokio::test]
+async fn both_recorded_sessions_happen_again_over_tcp() {
+    for is_csr in [false, true] {
+        let (_directory, storage) = sim::place();
+        let sim = TcpSim::boot(&storage, &[]).await;
+        let stream = sim.connect().await;
+        if is_csr {
+            two_messages(stream).await
+        } else {
+            one_message(stream).await
+        }
+        assert_eq!(sim.end().await, Some(0));
+        assert!(sim::held(&storage).factory_disabled);
+    }
 }
 
 #[tokio::test]
@@ -69,7 +125,6 @@ async fn a_certificate_for_another_key_is_refused_and_the_session_stays_open() {
 /// Where the public point stands in the recorded request, and where its signature begins.
 const POINT: Range<usize> = 118..183;
 const SIGNATURE: usize = 250;
-const KEY: &str = "mbed.BootstrapDevicePrivateKey";
 
 fn check_proof_of_possession(der: &[u8]) {
     use x509_parser::prelude::{FromDer, X509CertificationRequest};
@@ -77,34 +132,6 @@ fn check_proof_of_possession(der: &[u8]) {
     assert!(rest.is_empty());
     assert!(csr.signature_algorithm.parameters.is_some(), "the NULL parameter is there");
     csr.verify_signature().unwrap();
-}
-
-#[tokio::test]
-async fn over_tcp_the_console_tells_the_port_and_each_message_may_use_its_own_connection() {
-    let (_directory, storage) = sim::place();
-    let mut child = sim::command(&storage, &["--tcp"]).spawn().unwrap();
-    let mut console = BufReader::new(child.stdout.take().unwrap()).lines();
-    let first = console.next_line().await.unwrap().unwrap();
-    let address = first.strip_prefix("Client IP Address and Port :  ").unwrap().to_owned();
-    let second = console.next_line().await.unwrap().unwrap();
-    assert_eq!(second, "Client is waiting for incoming connection...");
-
-    drop(TcpStream::connect(&address).await.unwrap());
-    for (request, status) in [(recorded::CSR_REQUEST, 0), (recorded::BUNDLE_REQUEST, 34)] {
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        let request = frame::encode(&bytes(request));
-        let answer = factory_fixtures::fcc::exchange(&mut stream, &request, |_| {}).await.unwrap();
-        assert_eq!(answer.return_status.number(), status);
-    }
-    // The session is kept alive: a bad digest now crashes the device, and the connection is dropped.
-    let mut stream = TcpStream::connect(&address).await.unwrap();
-    let mut request = frame::encode(b"\xa0");
-    *request.last_mut().unwrap() ^= 1;
-    stream.write_all(&request).await.unwrap();
-    let mut heard = Vec::new();
-    let _ = stream.read_to_end(&mut heard).await;
-    assert_eq!(heard, b"");
-    assert_eq!(child.wait().await.unwrap().code(), None);
 }
 
 #[tokio::test]

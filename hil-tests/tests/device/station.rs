@@ -1,29 +1,30 @@
 //! The station's side of the protocol against the device: the whole flow, and each way to misbehave.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use factory_fixtures::fcc::{
-    self, FccError, frame,
+    FccError,
     frame::FrameError,
-    message::{Bundle, CertificateItem, CsrRequest, Parameter, Value},
+    link,
+    message::{Answer, Bundle, CertificateItem, CsrRequest, Parameter, Value},
+    outline::{ItemKind, Outline},
     session::{Event, Session},
     status::TransportStatus,
 };
 use factory_hil_tests::device::{line::BANNER, store::Kind};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, date_time_ymd,
-};
+use sha2::{Digest as _, Sha256};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, join, sink},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
-use super::sim::{self, Sim};
+use super::{
+    messages::{KEY, certify},
+    sim::{self, Sim},
+};
 
 const ENDPOINT: &str = "0123456789abcdef0123456789abcdef";
-const KEY: &str = "mbed.BootstrapDevicePrivateKey";
 
 fn csr_request() -> CsrRequest {
     CsrRequest {
@@ -31,21 +32,6 @@ fn csr_request() -> CsrRequest {
         key_name: KEY.into(),
         subject: format!("C=GB,O=Org,CN={ENDPOINT}"),
     }
-}
-
-/// A CA of its own, and the certificate that it gives for a request.
-fn certify(csr: &[u8]) -> (Vec<u8>, Vec<u8>) {
-    let key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::default();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "test ca");
-    let certificate = ca.self_signed(&key).unwrap();
-    let mut device = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
-    device.params.not_before = date_time_ymd(2026, 1, 1);
-    device.params.not_after = date_time_ymd(2046, 1, 1);
-    device.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let device = device.signed_by(&Issuer::new(ca, key)).unwrap();
-    (certificate.der().to_vec(), device.der().to_vec())
 }
 
 fn bundle(server_ca: Vec<u8>, device: Vec<u8>) -> Bundle {
@@ -84,23 +70,40 @@ fn bundle(server_ca: Vec<u8>, device: Vec<u8>) -> Bundle {
     }
 }
 
+/// The station's conversation with a device over one line, and all text that it hears.
+struct Talk<L> {
+    session: Session,
+    line: L,
+    text: Vec<u8>,
+}
+
+impl<L: AsyncRead + AsyncWrite + Unpin> Talk<L> {
+    fn over(line: L) -> Self {
+        Self { session: Session::new(sim::GUARD), line, text: Vec::new() }
+    }
+
+    async fn ask(&mut self, payload: &[u8]) -> Result<Answer, FccError> {
+        let keep = |piece: &[u8]| self.text.extend_from_slice(piece);
+        link::exchange(&mut self.session, &mut self.line, payload, keep).await?.accepted()
+    }
+}
+
 #[tokio::test]
 async fn a_unit_is_provisioned_and_holds_exactly_what_it_was_given() {
     let (_directory, storage) = sim::place();
-    let mut sim = Sim::boot(&storage, &["--log-noise"]);
-    let (answer, _) = sim.exchange(&frame::encode(&csr_request().encode())).await;
-    let csr = answer.unwrap().accepted("unit-0001").unwrap().into_csr(KEY).unwrap();
+    let Sim { mut child, line } = Sim::boot(&storage, &["--log-noise"]);
+    let mut talk = Talk::over(line);
+    let csr = sim::csr(talk.ask(&csr_request().encode()).await.unwrap());
 
-    let (server_ca, device) = certify(&csr.der);
-    let bundle = bundle(server_ca.clone(), device.clone());
-    let (answer, text) = sim.exchange(&frame::encode(&bundle.encode())).await;
-    let answer = answer.unwrap().accepted("unit-0001").unwrap();
+    let (server_ca, device) = certify(&csr);
+    let bundle = bundle(server_ca.clone(), device.clone()).encode();
+    let answer = talk.ask(&bundle).await.unwrap();
     assert_eq!(
         answer.warnings,
         ["mbed.UpdateAuthCert", "mbed.ClassId", "mbed.VendorId"].map(|name| format!("Item not set:{name}"))
     );
-    assert!(text.ends_with(b"by mbed"), "log text may end like a token begins");
-    assert_eq!(sim.end().await, Some(0));
+    assert!(talk.text.ends_with(b"by mbed"), "log text may end like a token begins");
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
 
     let held = sim::held(&storage);
     assert!(held.factory_disabled);
@@ -112,36 +115,36 @@ async fn a_unit_is_provisioned_and_holds_exactly_what_it_was_given() {
     assert!(held.get(Kind::PrivateKey, KEY).is_some());
 
     // A product keeps its storage and takes no further bundle; the stock program erases and begins again.
-    let mut sim = Sim::boot(&storage, &["--keep-storage"]);
-    let (answer, _) = sim.exchange(&frame::encode(&bundle.encode())).await;
-    let error = answer.unwrap_err();
+    let Sim { mut child, line } = Sim::boot(&storage, &["--keep-storage"]);
+    let error = Talk::over(line).ask(&bundle).await.unwrap_err();
     assert!(matches!(error, FccError::Transport(TransportStatus::NotProcessed)), "{error:?}");
-    assert_eq!(sim.end().await, Some(1));
+    assert_eq!(child.wait().await.unwrap().code(), Some(1));
     assert_eq!(sim::held(&storage), held);
 
-    let mut sim = Sim::boot(&storage, &[]);
-    sim.exchange(&frame::encode(&csr_request().encode())).await.0.unwrap();
+    let Sim { child: _child, line } = Sim::boot(&storage, &[]);
+    Talk::over(line).ask(&csr_request().encode()).await.unwrap();
     assert!(!sim::held(&storage).factory_disabled);
 }
 
 #[tokio::test]
-async fn the_session_runs_over_any_line_without_a_stream_of_its_own() {
+async fn what_a_session_says_that_it_sent_is_what_the_device_stores() {
     let (_directory, storage) = sim::place();
-    let mut sim = Sim::boot(&storage, &["--log-noise"]);
-    let (mut session, frame) = Session::begin(&csr_request());
-    sim.send(&frame).await;
-    let mut byte = [0];
-    loop {
-        sim.line.read_exact(&mut byte).await.unwrap();
-        session.receive(&byte);
-        match session.next_event().unwrap() {
-            None | Some(Event::Text(_)) => {}
-            Some(Event::Csr(csr)) => {
-                let (server_ca, device) = certify(&csr.der);
-                sim.send(&session.provision(&bundle(server_ca, device)).unwrap()).await;
-            }
-            Some(Event::Provisioned(answer)) => break assert_eq!(answer.session.unwrap(), "unit-0001"),
-        }
+    let Sim { child: _child, line } = Sim::boot(&storage, &[]);
+    let mut talk = Talk::over(line);
+    let (server_ca, device) = certify(&sim::csr(talk.ask(&csr_request().encode()).await.unwrap()));
+    let bundle = bundle(server_ca, device).encode();
+    talk.ask(&bundle).await.unwrap();
+    let held = sim::held(&storage);
+    for item in Outline::read(&bundle).unwrap().items {
+        let kind = match item.kind {
+            ItemKind::Certificate => Kind::Certificate,
+            // Sets the clock and is not stored.
+            ItemKind::Parameter if item.name == "mbed.CurrentTime" => continue,
+            ItemKind::Parameter => Kind::Config,
+            other => panic!("no {other:?} was sent"),
+        };
+        let stored = held.get(kind, &item.name).unwrap();
+        assert_eq!(item.digest, Some(Sha256::digest(stored).into()), "{}", item.name);
     }
 }
 
@@ -149,14 +152,24 @@ async fn the_session_runs_over_any_line_without_a_stream_of_its_own() {
 async fn misbehave(switch: &str) -> (FccError, Vec<u8>) {
     let (_directory, storage) = sim::place();
     let Sim { child: _child, line } = Sim::boot(&storage, &[switch]);
-    let (output, mut input) = line.into_inner();
-    input.write_all(&frame::encode(&csr_request().encode())).await.unwrap();
+    let (mut output, mut input) = line.into_inner();
+    let mut session = Session::new(sim::GUARD);
+    session.ask(&csr_request().encode(), Instant::now()).unwrap();
+    input.write_all(session.outgoing()).await.unwrap();
+    session.sent(usize::MAX);
     drop(input);
+    let mut heard = Vec::new();
+    timeout(sim::GUARD, output.read_to_end(&mut heard)).await.expect("the device ends").unwrap();
+    session.receive(&heard);
+    session.hang_up();
     let mut text = Vec::new();
-    let mut line = join(output, sink());
-    let exchange = fcc::exchange(&mut line, b"", |piece| text.extend_from_slice(piece));
-    let answer = timeout(sim::GUARD, exchange).await.expect("an exchange does not hang");
-    (answer.unwrap_err(), text)
+    loop {
+        match session.next_event(Instant::now()) {
+            Ok(Some(Event::Text(piece))) => text.extend(piece),
+            Err(error) => return (error, [text, session.finish()].concat()),
+            other => panic!("{switch}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -180,23 +193,24 @@ async fn each_misbehaviour_has_its_own_error() {
 #[tokio::test]
 async fn a_device_may_ask_for_another_subject_than_it_was_told() {
     let (_directory, storage) = sim::place();
-    let mut sim = Sim::boot(&storage, &["--csr-subject", "C=GB,CN=somebody-else"]);
-    let (answer, _) = sim.exchange(&frame::encode(&csr_request().encode())).await;
-    let csr = answer.unwrap().into_csr(KEY).unwrap();
-    let (_, csr) = X509CertificationRequest::from_der(&csr.der).unwrap();
+    let Sim { child: _child, line } = Sim::boot(&storage, &["--csr-subject", "C=GB,CN=somebody-else"]);
+    let csr = sim::csr(Talk::over(line).ask(&csr_request().encode()).await.unwrap());
+    let (_, csr) = X509CertificationRequest::from_der(&csr).unwrap();
     assert_eq!(csr.certification_request_info.subject.to_string(), "C=GB, CN=somebody-else");
 }
 
 #[tokio::test]
 async fn a_device_that_hangs_in_mid_bundle_answers_nothing_and_stores_nothing_of_it() {
     let (_directory, storage) = sim::place();
-    let mut sim = Sim::boot(&storage, &["--hang-after-bytes", "100"]);
-    let (answer, _) = sim.exchange(&frame::encode(&csr_request().encode())).await;
-    let (server_ca, device) = certify(&answer.unwrap().into_csr(KEY).unwrap().der);
-    let frame = frame::encode(&bundle(server_ca, device).encode());
+    let Sim { mut child, mut line } = Sim::boot(&storage, &["--hang-after-bytes", "100"]);
     // An answer takes a few milliseconds; here the deadline is the thing that is waited for.
-    let exchange = fcc::exchange(&mut sim.line, &frame, |_| {});
-    assert!(timeout(Duration::from_millis(300), exchange).await.is_err());
-    assert_eq!(sim.child.try_wait().unwrap(), None, "the device is still there");
+    let mut session = Session::new(Duration::from_millis(300));
+    let asked = csr_request().encode();
+    let answer = link::exchange(&mut session, &mut line, &asked, |_| {}).await.unwrap().accepted();
+    let (server_ca, device) = certify(&sim::csr(answer.unwrap()));
+    let bundle = bundle(server_ca, device).encode();
+    let late = link::exchange(&mut session, &mut line, &bundle, |_| {}).await.unwrap_err();
+    assert!(matches!(late, FccError::Late(_)), "{late:?}");
+    assert_eq!(child.try_wait().unwrap(), None, "the device is still there");
     assert_eq!(sim::held(&storage).names().collect::<Vec<_>>(), [(Kind::PrivateKey, KEY)]);
 }

@@ -41,6 +41,7 @@ pub(super) async fn work(work: Work, mut rig: Box<Rig>, shared: Shared) -> Box<R
             recipe: &recipe,
             rig: &mut rig,
             console: None,
+            factory: None,
             signer: &shared.signer,
             journal: &shared.journal,
             units: &shared.units,

@@ -223,11 +223,24 @@ fn identity(identity: &Identity) -> wire::Identity {
 }
 
 fn fcc_answer(answer: &crate::record::FccAnswer) -> wire::FccAnswer {
+    let sent = answer.sent.as_ref();
+    let took = sent.and_then(|sent| sent.took).map(std::time::Duration::from_micros);
     wire::FccAnswer {
         session: answer.session.clone(),
         return_status: answer.return_status,
         info_message: answer.info.clone(),
         warnings: answer.warnings.clone(),
+        sent: sent.map(|sent| sent.at.into()),
+        took: took.and_then(|took| took.try_into().ok()),
+        items: sent.iter().flat_map(|sent| &sent.injected).map(fcc_item).collect(),
+    }
+}
+
+fn fcc_item(item: &crate::record::Injected) -> wire::FccItem {
+    wire::FccItem {
+        kind: item.kind.clone(),
+        name: item.name.clone(),
+        digest: item.digest.map_or_else(Vec::new, |digest| digest.to_vec()),
     }
 }
 

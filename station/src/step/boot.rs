@@ -8,10 +8,12 @@ const LINES_BEFORE_BOOT: usize = 64;
 /// Resets the unit and listens until its firmware says `boot NAME VERSION …` and `ready`.
 pub async fn boot(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     ctx.findings.firmware_version = None;
-    // An earlier attempt holds the port for itself alone.
-    ctx.console = None;
+    ctx.factory = None;
+    // An earlier attempt holds the port for itself alone; what was heard then is kept.
+    let heard = ctx.console.take().map(Console::close).unwrap_or_default();
     // Listening begins before the reset, so that the first line is not missed.
-    let console = ctx.console.insert(Console::open(&ctx.rig.console.path, ctx.rig.console.baud).await?);
+    let opened = Console::open(&ctx.rig.console.path, ctx.rig.console.baud).await?;
+    let console = ctx.console.insert(opened.after(heard));
     ctx.rig.probe.reset(&ctx.recipe.flash.chip).await?;
 
     for _ in 0..LINES_BEFORE_BOOT {

@@ -1,6 +1,6 @@
 use factory_fixtures::fcc::{
     FccError,
-    message::CsrRequest,
+    message::{Csr, CsrRequest},
     status::{ReturnStatus, TransportStatus},
 };
 use factory_proto::ids::{EndpointName, EnrolmentId};
@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     certificate,
     record::{Identity, IssuanceAsked, Issued, Record},
-    step::{DEVICE_KEY, StepContext, StepError, provision},
+    step::{DEVICE_KEY, StepContext, StepError, factory, provision},
 };
 
 /// Gives the unit its own identity: the device makes a key, the signer certifies it.
@@ -19,16 +19,25 @@ use crate::{
 /// there. A device that kept the key of an earlier attempt gets that key's certificate again, by the same issuance;
 /// one that made another key gets another, and the one before is void from then on.
 pub async fn identity(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
-    start_factory_code(ctx).await?;
+    let patience = factory::patience(ctx);
+    factory::start(ctx, patience).await?;
     let endpoint_name = ctx.recipe.identity.endpoint_name(&ctx.run.serial)?;
     let request = CsrRequest {
         session: provision::session(ctx.run, 1),
         key_name: DEVICE_KEY.to_owned(),
         subject: ctx.recipe.identity.subject(&endpoint_name),
     };
-    let asked = match provision::exchange(ctx, &request.session, &request.encode()).await {
-        Ok(answer) => ask_anew(ctx, endpoint_name, answer.into_csr(DEVICE_KEY)?.der).await?,
-        Err(StepError::Fcc(FccError::Refused { status: ReturnStatus::ItemExists, .. })) => ask_again(ctx)?,
+    let asked = match factory::exchange(ctx, &request.encode()).await {
+        Ok(answer) => {
+            let [csr] = <[Csr; 1]>::try_from(answer.csrs).expect("the session gives what was asked for");
+            ask_anew(ctx, endpoint_name, csr.der).await?
+        }
+        Err(StepError::Fcc(FccError::Refused { status: ReturnStatus::ItemExists, .. })) => {
+            let asked = ask_again(ctx)?;
+            // After a refusal nothing is sent in the same session.
+            factory::restart(ctx, patience).await?;
+            asked
+        }
         Err(StepError::Fcc(FccError::Transport(TransportStatus::NotProcessed))) => {
             return Err(StepError::Product(
                 "the device's factory code is closed: it was provisioned before, or elsewhere".to_owned(),
@@ -100,17 +109,4 @@ async fn certify(ctx: &mut StepContext<'_>, asked: IssuanceAsked) -> Result<(), 
     ctx.findings.identity = Some(identity.clone());
     ctx.journal(Record::Issued(Issued { run: ctx.run.run, identity })).await?;
     Ok(())
-}
-
-/// Has the firmware hand its serial line to the factory code.
-pub(super) async fn start_factory_code(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
-    let console = ctx.console()?;
-    console.send("provision").await?;
-    let answer = console.line().await?;
-    match answer.as_str() {
-        "fcc start" => Ok(()),
-        other => Err(StepError::Product(format!(
-            "the firmware answered {other:?}, not that its factory code starts"
-        ))),
-    }
 }

@@ -5,11 +5,10 @@ use factory_fixtures::fcc::{
     message::{Answer, Closing, Greeting},
     status::TransportStatus,
 };
-use tokio::time::timeout;
 
 use crate::{
     recipe::Recipe,
-    step::{Bounds, Repeat, Step, StepContext, StepError, boot, identity, provision, self_test},
+    step::{Bounds, Repeat, Step, StepContext, StepError, factory, provision},
 };
 
 // Each round resets the device. A second one is needed when an answer did not fit the device's buffer.
@@ -22,21 +21,18 @@ const ROUNDS: usize = 2;
 /// what it holds and to close itself: it does both, or neither.
 pub(crate) async fn is_provisioned(ctx: &mut StepContext<'_>) -> Result<bool, StepError> {
     for round in 0..ROUNDS {
-        boot::boot(ctx).await?;
-        // The firmware hands its line over only after a self-test; what this one says was judged before.
-        self_test::measure(ctx).await?;
-        identity::start_factory_code(ctx).await?;
+        let patience = ctx.recipe.deadline(Step::Provision);
+        factory::restart(ctx, patience).await?;
         let session = |message: u8| provision::session(ctx.run, 10 * (1 + u8::from(round > 0)) + message);
-        let (greeting, closing) = (session(1), session(2));
 
-        let greeted = Greeting { session: greeting.clone() }.encode();
-        match exchange(ctx, &greeting, &greeted).await {
+        let greeting = Greeting { session: session(1) };
+        match exchange(ctx, &greeting.encode()).await {
             Ok(_) => {}
             Err(StepError::Fcc(FccError::Transport(TransportStatus::NotProcessed))) => return Ok(true),
             Err(error) => return Err(error),
         }
-        let asked = Closing { session: closing.clone() }.encode();
-        match exchange(ctx, &closing, &asked).await {
+        let closing = Closing { session: session(2) };
+        match exchange(ctx, &closing.encode()).await {
             Ok(_) => return Ok(true),
             Err(StepError::Fcc(FccError::Refused { .. })) => return Ok(false),
             // Closed, or too many warnings to say so: the next round tells.
@@ -47,12 +43,14 @@ pub(crate) async fn is_provisioned(ctx: &mut StepContext<'_>) -> Result<bool, St
     Err(StepError::Unknown("the device neither says that it is closed nor why it is not".to_owned()))
 }
 
-/// A device that falls silent is not waited for until the whole look is over.
-async fn exchange(ctx: &mut StepContext<'_>, session: &str, payload: &[u8]) -> Result<Answer, StepError> {
-    let patience = ctx.recipe.deadline(Step::Provision);
-    timeout(patience, provision::exchange(ctx, session, payload)).await.unwrap_or_else(|_| {
-        let patience = humantime::format_duration(patience);
-        Err(StepError::Unknown(format!("the device did not say within {patience} whether it is closed")))
+/// A device that falls silent says nothing about itself.
+async fn exchange(ctx: &mut StepContext<'_>, payload: &[u8]) -> Result<Answer, StepError> {
+    factory::exchange(ctx, payload).await.map_err(|error| match error {
+        StepError::Fcc(FccError::Late(patience)) => {
+            let patience = humantime::format_duration(patience);
+            StepError::Unknown(format!("the device did not say within {patience} whether it is closed"))
+        }
+        error => error,
     })
 }
 

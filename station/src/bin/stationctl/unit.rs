@@ -124,12 +124,8 @@ impl Get {
             );
         }
         for answer in &unit.fcc_answers {
-            println!(
-                "  fcc {} status {} {}",
-                answer.session,
-                answer.return_status,
-                answer.info_message.escape_debug()
-            );
+            let status = answer.return_status.map_or("none".to_owned(), |status| status.to_string());
+            println!("  fcc {} status {status} {}", answer.session, answer.info_message.escape_debug());
             for warning in &answer.warnings {
                 println!("    warning: {warning:?}");
             }
