@@ -241,7 +241,7 @@ impl Server {
 
     /// Sends SIGTERM and waits; returns how it ended and all it logged.
     pub fn terminate(mut self) -> (ExitStatus, String) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap());
         nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
         let status = self.child.wait().unwrap();
         (status, self.log.take().unwrap().join().unwrap())
