@@ -34,7 +34,7 @@ use cryptoki::{
 use factory_proto::signer::{IssueRequest, signer_client::SignerClient};
 use faulty::Faulty;
 use orders::USUAL;
-use request::{CN, Csr, issue, p256};
+use request::unit;
 use rig::{PIN, Rig, SOFTHSM, Server};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -47,10 +47,9 @@ const REQUESTS: usize = 12_000;
 /// Signatures of one run of openssl, whose start-up is then of little weight.
 const OPENSSL: usize = 300;
 
-fn unit(number: usize) -> IssueRequest {
-    let endpoint = format!("{}-{number}", Uuid::now_v7().simple());
-    let csr = Csr { subject: &[(CN, &endpoint)], ..Csr::default() }.signed_by(&p256());
-    IssueRequest { endpoint_name: endpoint, ..issue(csr) }
+/// Of a device that nobody else asks for.
+fn device(number: usize) -> IssueRequest {
+    unit(&format!("{}-{number}", Uuid::now_v7().simple()))
 }
 
 /// Requests that were made before the clock runs.
@@ -61,7 +60,7 @@ struct Stock {
 
 impl Stock {
     fn new(count: usize) -> Arc<Self> {
-        Arc::new(Self { requests: (0..count).map(unit).collect(), next: AtomicUsize::new(0) })
+        Arc::new(Self { requests: (0..count).map(device).collect(), next: AtomicUsize::new(0) })
     }
 
     fn take(&self) -> Option<IssueRequest> {
@@ -132,7 +131,7 @@ fn openssl(rig: &Rig) -> Option<f64> {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("new")).unwrap();
     for number in 0..OPENSSL {
-        fs::write(folder.join(format!("{number}.der")), unit(number).certificate_request).unwrap();
+        fs::write(folder.join(format!("{number}.der")), device(number).certificate_request).unwrap();
         let file = |end: &str| folder.join(format!("{number}.{end}"));
         let mut convert = Command::new("openssl");
         convert.args(["req", "-inform", "DER", "-in"]).arg(file("der")).arg("-out").arg(file("csr"));

@@ -90,7 +90,8 @@ impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "module        {}", self.module)?;
         writeln!(f, "token         {:?}, serial {}", self.token.label, self.token.serial)?;
-        write!(f, "              {}", self.token.hardware)?;
+        writeln!(f, "              {}", self.token.hardware)?;
+        write!(f, "mechanisms    {}", self.mechanisms.join(" "))?;
         self.entries.iter().try_for_each(|entry| write!(f, "\n{entry}"))
     }
 }
@@ -99,7 +100,8 @@ impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "role          {}", self.role)?;
         writeln!(f, "key           {:?}, P-256", self.key_label)?;
-        write!(f, "              {}", self.attributes)?;
+        writeln!(f, "              {}", self.attributes)?;
+        write!(f, "  SHA-256     {}", with_colons(&Sha256::digest(&self.point)))?;
         if let Some((path, certificate)) = &self.certificate {
             writeln!(f, "\ncertificate   {}", path.display())?;
             writeln!(f, "  subject     {}", of(certificate, |it| it.subject().to_string()))?;

@@ -6,14 +6,9 @@ use factory_proto::signer::{DisposeRequest, Disposition, IssueRequest, signer_cl
 
 use crate::{
     orders::USUAL,
-    request::{CN, Csr, issue, p256},
+    request::unit,
     rig::{Rig, Server},
 };
-
-fn unit(endpoint: &str) -> IssueRequest {
-    let csr = Csr { subject: &[(CN, endpoint)], ..Csr::default() }.signed_by(&p256());
-    IssueRequest { endpoint_name: endpoint.to_owned(), ..issue(csr) }
-}
 
 /// Has a certificate issued, and leaves it as `NAME.pem`.
 async fn certify(rig: &Rig, server: &Server, name: &str, request: &IssueRequest) {

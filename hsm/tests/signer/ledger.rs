@@ -14,17 +14,12 @@ use uuid::Uuid;
 
 use crate::{
     orders,
-    request::{CN, Csr, issue, p256},
+    request::{Csr, issue, p256, unit},
     rig::{Rig, Server},
 };
 
 fn good() -> IssueRequest {
     issue(Csr::default().signed_by(&p256()))
-}
-
-fn of(endpoint_name: &str) -> IssueRequest {
-    let csr = Csr { subject: &[(CN, endpoint_name)], ..Csr::default() }.signed_by(&p256());
-    IssueRequest { endpoint_name: endpoint_name.to_owned(), ..issue(csr) }
 }
 
 fn replacing(old: &IssueRequest, new: IssueRequest) -> IssueRequest {
@@ -101,7 +96,7 @@ async fn a_certificate_is_replaced_only_by_name_and_is_void_then() {
     let (first, second) = (good(), good());
     server.issue(first.clone()).await.unwrap();
     refused(server.issue(second.clone()).await, Code::AlreadyExists, &first.issuance_id);
-    let stranger = replacing(&first, of("another-device"));
+    let stranger = replacing(&first, unit("another-device"));
     refused(server.issue(stranger).await, Code::InvalidArgument, "supersedes names an issuance of");
     let itself = IssueRequest { supersedes: second.issuance_id.clone(), ..second.clone() };
     refused(server.issue(itself).await, Code::InvalidArgument, "the issuance itself");
@@ -159,7 +154,7 @@ async fn a_damaged_ledger_is_told_and_nothing_is_signed() {
     let rig = Rig::commissioned();
     let server = rig.serve();
     for number in 0..3 {
-        server.issue(of(&format!("sensor-{number}"))).await.unwrap();
+        server.issue(unit(&format!("sensor-{number}"))).await.unwrap();
     }
     server.kill();
     let segment = rig.path("ledger/segment-00000000000000000001.log");

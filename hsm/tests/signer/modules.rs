@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use factory_proto::signer::{IssueRequest, SignHeadRequest, signer_client::SignerClient};
+use factory_proto::signer::signer_client::SignerClient;
 use nix::{
     sys::{
         prctl::set_pdeathsig,
@@ -20,7 +20,7 @@ use tonic::Code;
 
 use crate::{
     orders::USUAL,
-    request::{CN, Csr, issue, p256},
+    request::{head, unit},
     rig::{Rig, SOFTHSM},
 };
 
@@ -111,24 +111,6 @@ fn nss() -> Token {
     Token { rig, server: None }
 }
 
-fn unit(endpoint: &str) -> IssueRequest {
-    let csr = Csr { subject: &[(CN, endpoint)], ..Csr::default() }.signed_by(&p256());
-    IssueRequest { endpoint_name: endpoint.to_owned(), ..issue(csr) }
-}
-
-fn head() -> SignHeadRequest {
-    SignHeadRequest {
-        station: "line-1".to_owned(),
-        log_id: vec![1; 16],
-        first_sequence: 1,
-        last_sequence: 9,
-        chain_hash: vec![2; 32],
-        merkle_root: vec![3; 32],
-        closed_runs: 1,
-        time: 1_764_000_000_000,
-    }
-}
-
 /// What every token must do: the ceremony, the judgement, certificates, heads, and all of it again after a kill.
 async fn works(token: &Token, fit: bool) {
     let rig = &token.rig;
@@ -155,7 +137,7 @@ async fn works(token: &Token, fit: bool) {
     }
     assert_eq!(calls.join_all().await.len(), 20);
     let answer = server.ask(requests[0].clone()).await.unwrap();
-    SignerClient::new(channel).sign_head(head()).await.unwrap();
+    SignerClient::new(channel).sign_head(head("line-1")).await.unwrap();
     fs::write(rig.path("device.der"), &answer.certificate).unwrap();
     let mut convert = Command::new("openssl");
     convert

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use factory_proto::signer::{IssueRequest, OpenOrderRequest, SignHeadRequest, signer_client::SignerClient};
+use factory_proto::signer::{IssueRequest, OpenOrderRequest, signer_client::SignerClient};
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     orders,
     pki::Pki,
-    request::{CN, Csr, issue, p256},
+    request::{head, unit},
     rig::{Rig, Server},
 };
 
@@ -31,12 +31,7 @@ orders = ["WO-2*"]
 "#;
 
 fn asking(order: &str, endpoint: &str) -> IssueRequest {
-    let csr = Csr { subject: &[(CN, endpoint)], ..Csr::default() };
-    IssueRequest {
-        work_order: order.to_owned(),
-        endpoint_name: endpoint.to_owned(),
-        ..issue(csr.signed_by(&p256()))
-    }
+    IssueRequest { work_order: order.to_owned(), ..unit(endpoint) }
 }
 
 async fn ask(channel: &Channel, order: &str) -> Result<(), Status> {
@@ -49,19 +44,6 @@ async fn open(rig: &Rig, channel: &Channel, order: &str) {
     let folder = rig.path("");
     let signed_order = orders::sign(&folder, &orders::generous(&folder, order));
     SignerClient::new(channel.clone()).open_order(OpenOrderRequest { signed_order }).await.unwrap();
-}
-
-fn head(station: &str) -> SignHeadRequest {
-    SignHeadRequest {
-        station: station.to_owned(),
-        log_id: vec![1; 16],
-        first_sequence: 1,
-        last_sequence: 9,
-        chain_hash: vec![2; 32],
-        merkle_root: vec![3; 32],
-        closed_runs: 1,
-        time: 1_764_000_000_000,
-    }
 }
 
 fn with_tls(peers: &str) -> (Rig, Pki, Server) {

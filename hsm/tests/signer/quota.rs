@@ -13,14 +13,9 @@ use uuid::Uuid;
 
 use crate::{
     orders::{self, USUAL},
-    request::{CN, Csr, issue, p256},
+    request::unit,
     rig::{Rig, Server},
 };
-
-fn unit(endpoint: &str) -> IssueRequest {
-    let csr = Csr { subject: &[(CN, endpoint)], ..Csr::default() }.signed_by(&p256());
-    IssueRequest { endpoint_name: endpoint.to_owned(), ..issue(csr) }
-}
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, text: &str) {
     let status = answer.expect_err("it should be refused");
@@ -93,8 +88,8 @@ async fn what_was_not_ordered_is_not_signed() {
     server.open_signed(&signed).await.unwrap();
     // The same order, signed once more, has another signature; another order by its id is refused.
     server.open_signed(&order(&rig, |_| ())).await.unwrap();
-    let more = order(&rig, |order| order.quantity += 1);
-    refused(server.open_signed(&more).await, Code::AlreadyExists, "WO-1 is open with other terms");
+    let less = order(&rig, |order| order.quantity -= 1);
+    refused(server.open_signed(&less).await, Code::AlreadyExists, "WO-1 is open with other terms");
 
     let other_recipe = IssueRequest { recipe_digest: vec![2; 32], ..unit("one") };
     refused(server.ask(other_recipe).await, Code::FailedPrecondition, "recipe_digest is not that");

@@ -1,6 +1,6 @@
 //! Certificate requests, good and bad, written byte by byte: rcgen refuses to write most of the bad ones.
 
-use factory_proto::signer::IssueRequest;
+use factory_proto::signer::{IssueRequest, SignHeadRequest};
 use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
 use uuid::Uuid;
 use yasna::{DERWriter, Tag, models::ObjectIdentifier};
@@ -137,5 +137,25 @@ pub fn issue(certificate_request: Vec<u8>) -> IssueRequest {
         certificate_request,
         supersedes: String::new(),
         recipe_digest: orders::RECIPE.to_vec(),
+    }
+}
+
+/// What a station would send for the device of this name, which has a key of its own.
+pub fn unit(endpoint: &str) -> IssueRequest {
+    let csr = Csr { subject: &[(CN, endpoint)], ..Csr::default() }.signed_by(&p256());
+    IssueRequest { endpoint_name: endpoint.to_owned(), ..issue(csr) }
+}
+
+/// The first head of a station's log.
+pub fn head(station: &str) -> SignHeadRequest {
+    SignHeadRequest {
+        station: station.to_owned(),
+        log_id: vec![1; 16],
+        first_sequence: 1,
+        last_sequence: 9,
+        chain_hash: vec![2; 32],
+        merkle_root: vec![3; 32],
+        closed_runs: 1,
+        time: 1_764_000_000_000,
     }
 }

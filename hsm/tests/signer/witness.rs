@@ -4,21 +4,16 @@ use std::{fs, path::Path, process::Command};
 
 use factory_proto::{
     ledger_head::{METADATA, SignedLedgerHead},
-    signer::{DescribeRequest, IssueRequest, signer_client::SignerClient},
+    signer::{DescribeRequest, signer_client::SignerClient},
 };
 use tokio::runtime::Handle;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 
 use crate::{
     orders::USUAL,
-    request::{CN, Csr, issue, p256},
+    request::unit,
     rig::{Rig, Server},
 };
-
-fn unit(endpoint: &str) -> IssueRequest {
-    let csr = Csr { subject: &[(CN, endpoint)], ..Csr::default() }.signed_by(&p256());
-    IssueRequest { endpoint_name: endpoint.to_owned(), ..issue(csr) }
-}
 
 /// What a call hands out, when it brings `head`.
 async fn call(server: &Server, head: Option<&[u8]>) -> Result<Option<Vec<u8>>, Status> {
