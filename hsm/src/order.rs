@@ -1,7 +1,7 @@
 //! A work order as the brand owner signs it: what may be made, how often, until when.
 //!
 //! The outer form is a JWS (RFC 7515) in compact serialisation, signed with ES256 (RFC 7518, section 3.4); its payload is
-//! a JSON object with the keys of [`Claims`] and no others. Knows nothing of what was made already.
+//! a JSON object with the keys of `Claims` and no others. Knows nothing of what was made already.
 
 use std::ops::RangeInclusive;
 
