@@ -122,6 +122,11 @@ impl Tag {
 }
 
 impl Recipe {
+    /// Reads one recipe file, signed as demanded; all its mistakes at once.
+    pub fn read(file: &Path, signatures: &Signatures) -> Result<Self, RecipeError> {
+        file::read(file, signatures)
+    }
+
     /// How long a step may take.
     pub fn deadline(&self, step: Step) -> Duration {
         // Every step has one: the file reader fills in the defaults.

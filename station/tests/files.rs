@@ -1,7 +1,8 @@
 //! What people are told about the station file and the recipes that they wrote.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, process::Command, time::Duration};
 
+use data_encoding::HEXLOWER;
 use factory_station::{
     config::Config,
     provenance::Occasions,
@@ -574,4 +575,42 @@ fn signatures_are_demanded_unless_somebody_says_otherwise() {
         "signatures = { certificate = \"a\", demanded = false }\n",
         Err("key `signatures.demanded`: must not be false beside a `certificate`"),
     );
+}
+
+/// Runs `stationctl recipe check` on the recipe of a folder; gives what it said, and whether it ended well.
+fn recipe_check(folder: &TempDir, arguments: &[&str]) -> (String, bool) {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_stationctl"));
+    check.args(["recipe", "check"]).arg(folder.path().join("recipe.toml")).args(arguments);
+    let done = check.current_dir(folder.path()).output().unwrap();
+    (String::from_utf8(done.stdout).unwrap() + &String::from_utf8_lossy(&done.stderr), done.status.success())
+}
+
+#[test]
+fn what_a_unit_would_get_is_shown_without_a_station() {
+    let (folder, _) = signed();
+    let (said, good) = recipe_check(&folder, &["--serial", "B-7", "--certificate", "firmware.pem"]);
+    assert!(good, "{said}");
+    let recipes = load(&folder).unwrap();
+    let digest = HEXLOWER.encode(&recipes.named(&"recipe".parse().unwrap()).unwrap().digest);
+    for sentence in [
+        &format!("recipe recipe: SHA-256 {digest}\nsigned by the key of firmware.pem\n"),
+        "  rail                             3135mV to 3465mV\n",
+        "it asks for a certificate of CN=sensor-B-7\n",
+        "  mbed.BootstrapDeviceCert         the signer's, for its key mbed.BootstrapDevicePrivateKey\n",
+        "  mbed.EndpointName                \"sensor-B-7\"\n",
+        "  mbed.MemoryTotalKB               256\n",
+        "  mbed.VendorId                    6f1d5a2e9b0c4c0e8a530b7f5f0f7a01\n",
+        "  mbed.CurrentTime                 the time when it is given\n",
+        "its tag leads to https://ex.com/c\n",
+    ] {
+        assert!(said.contains(sentence), "{sentence:?} is not in {said}");
+    }
+    fs::write(folder.path().join("hilfw.elf"), "another image").unwrap();
+    let (said, good) = recipe_check(&folder, &["--certificate", "firmware.pem"]);
+    assert!(!good && said.contains("is not what was signed by the key of"), "{said}");
+    let (said, good) = recipe_check(&folder, &[]);
+    assert!(good && said.contains("signatures were not looked at"), "{said}");
+    fs::write(folder.path().join("recipe.toml"), RECIPE.replace("memory-total-kb = 256\n", "")).unwrap();
+    let (said, good) = recipe_check(&folder, &[]);
+    assert!(!good && said.contains("key `provision.memory-total-kb`: is missing"), "{said}");
 }

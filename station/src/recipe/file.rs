@@ -70,24 +70,26 @@ pub(super) fn load(
         if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
-        let name = name(&path)?;
-        let text = std::fs::read_to_string(&path)
-            .map_err(|source| RecipeError::Unreadable { path: path.clone(), source })?;
-        if let Err(unsigned) = signatures.check(&path, text.as_bytes()) {
-            complaints.push(unsigned.to_string());
-            continue;
-        }
-        match factory_settings::parse(&path, &text, |file| written(name.clone(), file, signatures)) {
-            Ok(recipe) => {
-                let digest = digest(&text, &recipe);
-                recipes.insert(name, Arc::new(Recipe { digest, ..recipe }));
-            }
-            Err(refused) => complaints.push(refused.to_string()),
+        match read(&path, signatures) {
+            Ok(recipe) => drop(recipes.insert(recipe.name.clone(), Arc::new(recipe))),
+            Err(RecipeError::Refused(refused)) => complaints.push(refused),
+            Err(error) => return Err(error),
         }
     }
     // A folder has no order of its own.
     complaints.sort();
     if complaints.is_empty() { Ok(recipes) } else { Err(RecipeError::Refused(complaints.join("\n"))) }
+}
+
+/// Reads one recipe, with all that it names.
+pub(super) fn read(path: &Path, signatures: &Signatures) -> Result<Recipe, RecipeError> {
+    let name = name(path)?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| RecipeError::Unreadable { path: path.to_owned(), source })?;
+    signatures.check(path, text.as_bytes()).map_err(|unsigned| RecipeError::Refused(unsigned.to_string()))?;
+    let recipe = factory_settings::parse(path, &text, |file| written(name, file, signatures))
+        .map_err(|refused| RecipeError::Refused(refused.to_string()))?;
+    Ok(Recipe { digest: digest(&text, &recipe), ..recipe })
 }
 
 fn name(path: &Path) -> Result<RecipeName, RecipeError> {

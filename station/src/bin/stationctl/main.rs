@@ -7,6 +7,7 @@ mod describe;
 mod journal;
 mod order;
 mod provenance;
+mod recipe;
 mod unit;
 mod watch;
 
@@ -44,6 +45,9 @@ enum Verb {
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
     Watch,
+    /// Checks a recipe, and prints what a unit would get by it; needs no station.
+    #[command(subcommand)]
+    Recipe(recipe::Verb),
     /// Checks what the log proves; needs no station, only its files.
     Provenance(provenance::Provenance),
 }
@@ -63,6 +67,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Watch => watch::watch(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
+        Verb::Recipe(verb) => recipe::run(verb),
         Verb::Provenance(provenance) => provenance.run(),
     }
 }
