@@ -15,6 +15,7 @@ use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use crate::{
+    chain,
     csr::DeviceKey,
     profile::{
         Subject, Validity,
@@ -106,8 +107,8 @@ impl Authority {
     /// Checks a CA's certificate and those above it; the error says in a few words what is wrong with them.
     pub fn new(chain: Vec<CertificateDer<'static>>) -> Result<Self, &'static str> {
         let certificate = chain.first().ok_or("there is none")?;
-        let parsed = parse(certificate)?;
-        check_chain(&chain)?;
+        let parsed = chain::parse(certificate)?;
+        chain::check(&chain, 0)?;
         if written_issuer(certificate).as_deref() != Some(parsed.subject().as_raw()) {
             return Err("its subject would be written differently as the issuer of others");
         }
@@ -212,49 +213,6 @@ impl Authority {
             return Err(VerifyError::Differs("common name"));
         }
         Ok(())
-    }
-}
-
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, &'static str> {
-    match X509Certificate::from_der(certificate) {
-        Ok(([], parsed)) => Ok(parsed),
-        Ok(_) => Err("other bytes follow it"),
-        Err(_) => Err("it cannot be parsed"),
-    }
-}
-
-/// Each must be a CA that may stand over those before it, signed by the next; the last by itself, if it is a root.
-fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), &'static str> {
-    let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-    if parsed.windows(2).any(|pair| pair[0].issuer().as_raw() != pair[1].subject().as_raw()) {
-        return Err("the certificates are in another order than each before its issuer, or one is missing");
-    }
-    for (below, ca) in parsed.iter().enumerate() {
-        if !ca.is_ca() {
-            return Err("it is no CA, or one above it is none");
-        }
-        // One without usages may do everything (RFC 5280, section 4.2.1.3); ours say what they are for.
-        let may_sign = match ca.key_usage() {
-            Ok(Some(usage)) => usage.value.key_cert_sign(),
-            Ok(None) => below > 0,
-            Err(_) => false,
-        };
-        if !may_sign {
-            return Err("it, or one above it, may not sign certificates");
-        }
-        let limit = ca.basic_constraints().ok().flatten().and_then(|it| it.value.path_len_constraint);
-        if limit.is_some_and(|limit| (limit as usize) < below) {
-            return Err("one above it may not have so many CAs below itself (path length)");
-        }
-    }
-    for pair in parsed.windows(2) {
-        pair[0].verify_signature(Some(pair[1].public_key())).map_err(|_| "it is not signed by its issuer")?;
-    }
-    match parsed.last() {
-        Some(top) if top.issuer().as_raw() == top.subject().as_raw() => {
-            top.verify_signature(None).map_err(|_| "it is not signed by its own key")
-        }
-        _ => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use pem::{EncodeConfig, LineEnding, Pem};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 pub mod fitness;
@@ -23,6 +23,7 @@ use transcript::{Entry, Transcript};
 
 use crate::{
     authority::{Authority, AuthorityError},
+    chain,
     config::Config,
     credential::Pin,
     profile::{
@@ -55,6 +56,12 @@ pub enum CeremonyError {
     /// A CA that devices may trust already, and nothing else is missing.
     #[error("certificate {} exists already: nothing was changed, add an [[authority]] to make another CA", .0.display())]
     CertificateExists(PathBuf),
+    /// Something else lies where the certificate should go.
+    #[error(
+        "{} holds something else already: nothing was changed, move it away if it is not this role's certificate",
+        .0.display()
+    )]
+    Occupied(PathBuf),
     /// One name, and several CAs to be made.
     #[error(
         "{0} CAs are missing, and each needs a name of its own: add one [[authority]] at a time, and run init for each"
@@ -204,25 +211,25 @@ impl<'a> Ceremony<'a> {
     pub fn import(self, role: &Role<'_>, file: &Path) -> Result<Transcript, CeremonyError> {
         let fault =
             |fault: String| CeremonyError::Import { path: file.to_owned(), role: role.name.clone(), fault };
-        let text = fs::read(file).map_err(|error| fault(format!("it cannot be read ({error})")))?;
-        let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-        let chain = chain.map_err(|_| fault("it is no PEM with certificates".to_owned()))?;
-        let certificate =
-            chain.first().ok_or_else(|| fault("there is no certificate in it".to_owned()))?.clone();
+        let chain = chain::read(file).map_err(fault)?;
+        let certificate = chain[0].clone();
         let key = ExistingKey::open(&self.module, &self.token, self.pin, &role.key.key_label)?;
         let point = if role.is_authority() {
             let authority = Authority::new(chain.clone()).map_err(|it| fault(it.to_owned()))?;
-            let (platform, validity) = (platform_profile(), authority.validity());
-            if self.now < validity.not_before {
-                return Err(fault(format!(
-                    "it is not valid before {}; see that the clock is right",
-                    validity.not_before
-                )));
+            let platform = platform_profile();
+            if !authority.may_issue(&platform) {
+                return Err(fault(
+                    "its extended key usages leave a device no clientAuth: have the root sign the request as it is".to_owned(),
+                ));
             }
-            platform.validity(self.now, validity).map_err(|it| fault(it.to_string()))?;
+            chain::check_dates(&chain, self.now).map_err(fault)?;
+            platform.validity(self.now, authority.validity()).map_err(|it| fault(it.to_string()))?;
             authority.point().to_vec()
         } else {
-            provenance::point(&certificate).map_err(|it| fault(it.to_owned()))?
+            let point = provenance::point(&certificate).map_err(|it| fault(it.to_owned()))?;
+            chain::check(&chain, 1).map_err(|it| fault(it.to_owned()))?;
+            chain::check_dates(&chain, self.now).map_err(fault)?;
+            point
         };
         if point != key.point() {
             return Err(fault(format!(
@@ -233,7 +240,7 @@ impl<'a> Ceremony<'a> {
         let pem: String = chain.iter().map(to_pem).collect();
         match fs::read_to_string(&role.key.certificate) {
             Ok(there) if there == pem => {}
-            Ok(_) => return Err(CeremonyError::CertificateExists(role.key.certificate.clone())),
+            Ok(_) => return Err(CeremonyError::Occupied(role.key.certificate.clone())),
             Err(_) => write_new(&role.key.certificate, &pem)?,
         }
         let certificate = Some((role.key.certificate.clone(), certificate));
@@ -288,9 +295,7 @@ pub fn named<'a>(config: &'a Config, name: &RoleName) -> Result<Role<'a>, Ceremo
 pub fn export(role: &Role<'_>) -> Result<String, CeremonyError> {
     let path = &role.key.certificate;
     let fault = |fault: String| CeremonyError::Import { path: path.clone(), role: role.name.clone(), fault };
-    let text = fs::read(path).map_err(|error| fault(format!("it cannot be read ({error})")))?;
-    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let chain = chain.map_err(|_| fault("it is no PEM with certificates".to_owned()))?;
+    let chain = chain::read(path).map_err(fault)?;
     Ok(chain.iter().rev().map(to_pem).collect())
 }
 
@@ -334,21 +339,26 @@ fn to_pem(certificate: &CertificateDer<'_>) -> String {
     pem::encode_config(&Pem::new("CERTIFICATE", certificate.as_ref()), config)
 }
 
-/// Writes a file that must not exist yet, and returns when it is on the disk.
+/// Writes a file that must not exist yet, as a whole or not at all, and returns when it is on the disk.
 fn write_new(path: &Path, text: &str) -> Result<(), CeremonyError> {
-    let mut file = File::create_new(path).map_err(|source| match source.kind() {
+    let unwritable = |source| CeremonyError::Unwritable { path: path.to_owned(), source };
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = PathBuf::from(name);
+    // One that a crash has left.
+    let _ = fs::remove_file(&new);
+    let written = File::create_new(&new)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::hard_link(&new, path));
+    let _ = fs::remove_file(&new);
+    written.map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => CeremonyError::CertificateExists(path.to_owned()),
-        _ => CeremonyError::Unwritable { path: path.to_owned(), source },
+        _ => unwritable(source),
     })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
-        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => File::open(".")?.sync_all(),
-        }
-    });
-    written.map_err(|source| {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| {
         // Ours, and useless: its key is about to be destroyed.
         let _ = fs::remove_file(path);
-        CeremonyError::Unwritable { path: path.to_owned(), source }
+        unwritable(source)
     })
 }

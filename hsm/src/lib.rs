@@ -10,6 +10,7 @@
 pub mod admission;
 pub mod authority;
 pub mod ceremony;
+pub mod chain;
 pub mod config;
 pub mod credential;
 pub mod crl;

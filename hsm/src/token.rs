@@ -107,6 +107,16 @@ pub enum TokenError {
         /// How many keys have it.
         count: usize,
     },
+    /// Two keys of one label that are no pair.
+    #[error(
+        "the private key {key:?} in token {token:?} does not belong to the public key of that label: remove the wrong one"
+    )]
+    Halves {
+        /// The token.
+        token: String,
+        /// The label.
+        key: String,
+    },
     /// A second key pair with the same label would make both useless.
     #[error(
         "token {token:?} holds objects labelled {key:?} already: nothing was changed, choose another `key-label`"

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use factory_hsm::{
     ceremony::{Plan, transcript::Transcript},
@@ -60,6 +60,16 @@ struct Record {
 }
 
 impl Record {
+    /// Before anything is done.
+    fn prepare(&self) -> Result<()> {
+        match &self.transcript {
+            Some(path) if path.exists() => {
+                bail!("{} is there already: nothing was done, name another transcript", path.display())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn keep(&self, transcript: &Transcript) -> Result<()> {
         println!("{transcript}");
         if let Some(path) = &self.transcript {

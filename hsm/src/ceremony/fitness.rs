@@ -7,16 +7,17 @@ use std::fmt;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::role::Role;
+use super::role::{Role, RoleName};
 use crate::{
     authority::Authority,
+    chain,
     config::Config,
     credential::Pin,
     profile::{Validity, YEAR},
     provenance,
     token::{
         TokenError,
-        commission::ExistingKey,
+        commission::{ExistingKey, LoggedIn},
         module::{Module, Token},
     },
 };
@@ -24,7 +25,8 @@ use crate::{
 /// Without one of these the signer cannot work; named as PKCS#11 does.
 const MECHANISMS: [&str; 2] = ["CKM_ECDSA", "CKM_EC_KEY_PAIR_GEN"];
 /// What must be true of a key, and what it would mean if it were not.
-const ATTRIBUTES: [(&str, bool, &str); 8] = [
+const ATTRIBUTES: [(&str, bool, &str); 9] = [
+    ("Sign", true, "cannot sign"),
     ("Sensitive", true, "can be read out in plain text"),
     ("Extractable", false, "can be taken out of the token"),
     ("AlwaysSensitive", true, "could once be read out in plain text"),
@@ -89,8 +91,15 @@ pub fn judge(config: &Config, pin: &Pin, now: OffsetDateTime) -> Result<Report, 
     let token = module.token(&config.token_label)?;
     let mut report = Report::default();
     judge_token(&mut report, &module, &token, pin);
-    for role in Role::all(config) {
-        judge_role(&mut report, &module, &token, pin, &role, now);
+    // A PIN that was refused must not be tried for the next role.
+    match LoggedIn::new(&module, &token, pin) {
+        Ok(logged_in) => {
+            for role in Role::all(config) {
+                judge_role(&mut report, &module, &token, pin, &role, config, now);
+            }
+            drop(logged_in);
+        }
+        Err(error) => report.bad("token", error.to_string()),
     }
     module.finalize()?;
     Ok(report)
@@ -137,6 +146,7 @@ fn judge_role(
     token: &Token,
     pin: &Pin,
     role: &Role<'_>,
+    config: &Config,
     now: OffsetDateTime,
 ) {
     let about = role.name.to_string();
@@ -157,16 +167,22 @@ fn judge_role(
     if report.0.len() == before {
         report.good(&about, "its key was made in the token, cannot leave it, and can only sign");
     }
-    match judge_certificate(role, key.point(), now) {
+    match judge_certificate(role, config, key.point(), now) {
         Ok(sentence) => report.good(&about, sentence),
         Err(sentence) => report.bad(&about, sentence),
     }
 }
 
-fn judge_certificate(role: &Role<'_>, point: &[u8], now: OffsetDateTime) -> Result<String, String> {
+fn judge_certificate(
+    role: &Role<'_>,
+    config: &Config,
+    point: &[u8],
+    now: OffsetDateTime,
+) -> Result<String, String> {
     let path = role.key.certificate.display();
     let (own, validity, years) = if role.is_authority() {
         let authority = Authority::read(&role.key.certificate).map_err(|error| error.to_string())?;
+        judge_profiles(role, config, &authority, now)?;
         (authority.point().to_vec(), authority.validity(), 10)
     } else {
         let (point, validity) = provenance::read(&role.key.certificate).map_err(|error| error.to_string())?;
@@ -188,5 +204,29 @@ fn judge_certificate(role: &Role<'_>, point: &[u8], now: OffsetDateTime) -> Resu
             not_after.date()
         ));
     }
+    chain::check_dates(&chain::read(&role.key.certificate)?, now)
+        .map_err(|fault| format!("{path}: {fault}"))?;
     Ok(format!("certificate {path} is its key's, and valid until {}", not_after.date()))
+}
+
+/// Whether the CA can do what the signer's file wants of it.
+fn judge_profiles(
+    role: &Role<'_>,
+    config: &Config,
+    authority: &Authority,
+    now: OffsetDateTime,
+) -> Result<(), String> {
+    let RoleName::Authority(name) = &role.name else { return Ok(()) };
+    let own = config.authorities.iter().find(|ca| ca.name == *name).and_then(|ca| ca.profiles.as_ref());
+    for profile in config.profiles.iter().filter(|it| own.is_none_or(|names| names.contains(&it.name))) {
+        if !authority.may_issue(profile) {
+            return Err(format!(
+                "it cannot issue by profile {}, whose extended key usages are not among the CA's: name others in \
+                 `profiles` of the [[authority]], or have another CA made",
+                profile.name
+            ));
+        }
+        profile.validity(now, authority.validity()).map_err(|fault| fault.to_string())?;
+    }
+    Ok(())
 }

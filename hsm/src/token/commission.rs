@@ -2,12 +2,17 @@
 
 use std::fmt;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{
+    rand,
+    signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey},
+};
 use cryptoki::{
     mechanism::Mechanism,
     object::{Attribute, AttributeType, ObjectClass, ObjectHandle},
     session::{Session, UserType},
 };
+
+use sha2::{Digest, Sha256};
 
 use super::{
     TokenError, failed,
@@ -62,6 +67,23 @@ pub struct NewKey {
     kept: bool,
 }
 
+/// Keeps the user logged in: as long as it is there, the PIN of nobody else in this process is looked at.
+pub struct LoggedIn {
+    _session: Session,
+}
+
+impl LoggedIn {
+    /// Tries the PIN, once.
+    ///
+    /// # Errors
+    /// The token refuses it, or may not be asked.
+    pub fn new(module: &Module, token: &Token, pin: &Pin) -> Result<Self, TokenError> {
+        let session = module.context().open_ro_session(token.slot).map_err(failed("open a session"))?;
+        log_in(&session, token, pin)?;
+        Ok(Self { _session: session })
+    }
+}
+
 /// A key pair that was made before.
 pub struct ExistingKey {
     session: KeySession,
@@ -70,10 +92,10 @@ pub struct ExistingKey {
 }
 
 impl ExistingKey {
-    /// Finds the one key pair with this label.
+    /// Finds the one key pair with this label, and sees that its halves belong together.
     ///
     /// # Errors
-    /// There is none, or there are several; or the token does not let us in.
+    /// There is none, or there are several, or two halves; or the token does not let us in.
     pub fn open(module: &Module, token: &Token, pin: &Pin, label: &str) -> Result<Self, TokenError> {
         let session = module.context().open_ro_session(token.slot).map_err(failed("open a session"))?;
         log_in(&session, token, pin)?;
@@ -85,7 +107,22 @@ impl ExistingKey {
             return Err(TokenError::PublicKeys { token, key, count });
         };
         let (point, attributes) = (read_point(&session, public)?, KeyAttributes::read(&session, key)?);
-        Ok(Self { session: KeySession { session, key }, point, attributes })
+        let pair = Self { session: KeySession { session, key }, point, attributes };
+        if pair.is_whole()? {
+            Ok(pair)
+        } else {
+            Err(TokenError::Halves { token: token.label.clone(), key: label.to_owned() })
+        }
+    }
+
+    fn is_whole(&self) -> Result<bool, TokenError> {
+        // A text that can be no certificate, nor anything else that we would sign.
+        let mut nonce = [0; 16];
+        rand::fill(&mut nonce).expect("the system's random numbers do not fail once it has booted");
+        let challenge = [b"factory-signerd: is this one key pair? ".as_slice(), &nonce].concat();
+        let signature = self.sign_digest(Sha256::digest(&challenge).into())?;
+        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.point);
+        Ok(public.verify(&challenge, &signature).is_ok())
     }
 
     /// The public key (SEC 1, uncompressed).

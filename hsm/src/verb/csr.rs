@@ -32,6 +32,7 @@ pub struct Csr {
 
 /// Prints what was made and what was there.
 pub fn csr(options: Csr) -> Result<()> {
+    options.record.prepare()?;
     let config = Config::read(&options.config)?;
     let (pin, so_pin) = (read_pin(&config.pin_credential)?, read_so_pin(&config)?);
     let plan = options.names.plan(&config);

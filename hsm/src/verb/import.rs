@@ -29,6 +29,7 @@ pub struct Import {
 
 /// Prints what was taken.
 pub fn import(options: Import) -> Result<()> {
+    options.record.prepare()?;
     let config = Config::read(&options.config)?;
     let pin = read_pin(&config.pin_credential)?;
     let role = ceremony::named(&config, &options.role)?;

@@ -29,6 +29,7 @@ pub struct Init {
 
 /// Prints what was made.
 pub fn init(options: Init) -> Result<()> {
+    options.record.prepare()?;
     let config = Config::read(&options.config)?;
     let (pin, so_pin) = (read_pin(&config.pin_credential)?, read_so_pin(&config)?);
     let plan = options.names.plan(&config);

@@ -18,7 +18,12 @@ impl Faulty {
     }
 
     pub fn command(&self) -> Command {
-        let mut command = self.rig.command("serve");
+        self.command_of("serve")
+    }
+
+    /// As [`Faulty::command`], of another verb.
+    pub fn command_of(&self, verb: &str) -> Command {
+        let mut command = self.rig.command(verb);
         command.env("FAULTY_MODULE", SOFTHSM);
         command.env("FAULTY_CONTROL", self.control()).env("FAULTY_CALLS", self.rig.path("calls"));
         command

@@ -5,6 +5,7 @@ use std::{fs, process::Command};
 use serde_json::Value;
 
 use crate::{
+    faulty::Faulty,
     orders::USUAL,
     request::{Csr, issue, p256},
     rig::Rig,
@@ -130,9 +131,32 @@ fn what_the_root_did_not_mean_is_not_imported() {
     )
     .unwrap();
     check("stranger.pem", "it is not signed by its issuer");
+    sign(&rig, "ca.csr", &format!("{CA}extendedKeyUsage=serverAuth\n"), "11000", "server.pem");
+    check("server.pem", "its extended key usages leave a device no clientAuth");
+    // A root that has ended.
+    let old = ["req", "-x509", "-key", "root.key", "-subj", "/O=Brand/CN=Root", "-out", "old.pem"];
+    let dates = ["-not_before", "20200101000000Z", "-not_after", "20210101000000Z"];
+    if Command::new("openssl")
+        .args(old)
+        .args(ROOT)
+        .args(dates)
+        .current_dir(rig.path(""))
+        .status()
+        .unwrap()
+        .success()
+    {
+        fs::write(rig.path("ended.pem"), pem("good.pem") + &pem("old.pem")).unwrap();
+        check("ended.pem", "the certificate of O=Brand, CN=Root is valid from 2020-01-01 to 2021-01-01 only");
+    }
     assert!(import(&rig, "good.pem").1);
     let (said, good) = import(&rig, "other.pem");
     assert!(!good && said.contains("for another key"), "{said}");
+    fs::write(rig.path("ca.pem"), "damaged").unwrap();
+    let (said, good) = import(&rig, "good.pem");
+    assert!(
+        !good && said.contains("holds something else already: nothing was changed, move it away"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -156,6 +180,9 @@ fn one_role_is_made_alone_and_the_transcript_is_for_machines_too() {
     }
     let (said, good) = run(&rig, "init", &["--role", "provenance"]);
     assert!(!good && said.contains("exists already: nothing was changed"), "{said}");
+    let (said, good) = run(&rig, "init", &["--role", "authority:devices", "--transcript", "done.json"]);
+    assert!(!good && said.contains("done.json is there already: nothing was done"), "{said}");
+    assert!(!rig.path("ca.pem").exists());
 }
 
 #[test]
@@ -188,7 +215,7 @@ fn whether_a_token_is_fit_is_said_in_sentences() {
     let rig = strong();
     assert!(rig.command("init").args(["--ca-years", "10"]).output().unwrap().status.success());
     // A CA of ten years leaves a device less as soon as it is made.
-    check(&rig, false, &["less than 10 years from now: make a new one in time"]);
+    check(&rig, false, &["which leaves a device less than 10 years: make a new CA"]);
 
     let rig = strong();
     check_missing(&rig);
@@ -221,4 +248,67 @@ fn check_missing(rig: &Rig) {
         !good && said.contains("BAD  authority:devices: token \"factory\" holds no private key"),
         "{said}"
     );
+}
+
+#[test]
+fn a_key_that_signs_data_is_imported_with_what_stands_above_it() {
+    let rig = requested();
+    let role = ["--role", "provenance"];
+    let (said, good) = run(&rig, "csr", &[&role[..], &["--out", "provenance.csr"]].concat());
+    assert!(good, "{said}");
+    let import = |file: &str| run(&rig, "import", &[&role[..], &[file]].concat());
+    let pem = |file: &str| fs::read_to_string(rig.path(file)).unwrap();
+    sign(&rig, "provenance.csr", "keyUsage=critical,digitalSignature\n", "4000", "signed.pem");
+    fs::write(rig.path("stranger.pem"), pem("signed.pem") + &pem_of(&requested(), "root.pem")).unwrap();
+    let (said, good) = import("stranger.pem");
+    assert!(!good && said.contains("it is not signed by its issuer"), "{said}");
+    fs::write(rig.path("chain.pem"), pem("signed.pem") + &pem("root.pem")).unwrap();
+    assert!(import("chain.pem").1);
+}
+
+fn pem_of(rig: &Rig, file: &str) -> String {
+    fs::read_to_string(rig.path(file)).unwrap()
+}
+
+#[test]
+fn two_halves_that_are_no_pair_are_found_out() {
+    let rig = Rig::commissioned();
+    let tool = |arguments: &[&str]| {
+        let mut tool = Command::new("pkcs11-tool");
+        tool.args([
+            "--module",
+            crate::rig::SOFTHSM,
+            "--token-label",
+            "factory",
+            "--login",
+            "--pin",
+            crate::rig::PIN,
+        ]);
+        let done = tool.args(arguments).env("SOFTHSM2_CONF", rig.path("softhsm2.conf")).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    // Of another pair, the private half takes the CA's place.
+    tool(&["--delete-object", "--type", "privkey", "--label", "device-identity-ca"]);
+    let (said, _) = run(&rig, "check", &[]);
+    assert!(said.contains("holds no private key \"device-identity-ca\""), "{said}");
+    tool(&["--keypairgen", "--key-type", "EC:prime256v1", "--label", "device-identity-ca", "--id", "01"]);
+    tool(&["--delete-object", "--type", "pubkey", "--id", "01"]);
+    let sentence =
+        "the private key \"device-identity-ca\" in token \"factory\" does not belong to the public key";
+    let (said, good) = run(&rig, "check", &[]);
+    assert!(!good && said.contains(sentence), "{said}");
+    fs::remove_file(rig.path("ca.pem")).unwrap();
+    let (said, good) = run(&rig, "csr", &[&AUTHORITY[..], &["--out", "ca.csr"]].concat());
+    assert!(!good && said.contains(sentence) && !rig.path("ca.csr").exists(), "{said}");
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once_however_many_roles_there_are() {
+    let faulty = Faulty::commissioned();
+    faulty.rig.write_pin("user-pin", "161803398", 0o600);
+    let mut check = faulty.command_of("check");
+    let done = check.output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(!done.status.success() && said.contains("refused the PIN, which is not tried again"), "{said}");
+    assert_eq!(faulty.calls("C_Login"), 1);
 }
