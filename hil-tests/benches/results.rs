@@ -29,6 +29,7 @@ use factory_proto::{
     },
 };
 use factory_station::{
+    recipe::template::Values,
     record::{
         FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,
         StepEnded, Tag,
@@ -259,6 +260,7 @@ fn closed(number: u64) -> RunClosed {
             nest: "A".parse().expect("it is a name"),
             recipe_digest: [1; 32],
             started: now,
+            values: Values::default(),
         },
         ended: now,
         outcome: Outcome::Pass,
@@ -292,6 +294,7 @@ fn closed(number: u64) -> RunClosed {
             console_log: "measure rail-3v3 3301mV\n".repeat(85),
             chip: Some(vec![6; 8]),
             resumptions: Vec::new(),
+            requests: Vec::new(),
         },
         quarantine: None,
     }

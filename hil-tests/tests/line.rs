@@ -38,6 +38,7 @@ fn start(serial: &str, nest: &str) -> StartUnitRequest {
         work_order: "WO-1".to_owned(),
         serial: serial.to_owned(),
         nest: nest.to_owned(),
+        ..StartUnitRequest::default()
     }
 }
 
@@ -147,6 +148,7 @@ async fn every_wrong_field_of_a_command_is_named() -> anyhow::Result<()> {
         work_order: String::new(),
         serial: "a/b".to_owned(),
         nest: "A".to_owned(),
+        ..StartUnitRequest::default()
     };
     let refused = station.start_unit(bad).await.expect_err("nothing of it is right");
     assert_eq!(refused.code(), Code::InvalidArgument);

@@ -77,6 +77,7 @@ async fn only_what_the_brand_owner_signed_is_opened() -> anyhow::Result<()> {
         recipe: RECIPE.to_owned(),
         quantity,
         signed_order,
+        ..OpenWorkOrderRequest::default()
     };
     let signed = rig.sign_order("WO-1", 2)?;
     let check = async |request, code, text: &str| {

@@ -34,12 +34,13 @@ use crate::{
     rpc::StationService,
     signatures::{SignatureError, Signatures},
     signer::{Signer, SignerTlsError},
+    unit_list,
     units::Units,
     upkeep,
 };
 
-// Commands are small; a message beyond this is no command.
-const LARGEST_MESSAGE: usize = 64 * 1024;
+// Commands are small, but for the list of an order's units; a message beyond this is no command.
+const LARGEST_MESSAGE: usize = unit_list::LONGEST + 64 * 1024;
 // What a drained station still gives its controller to acknowledge the last results.
 const LAST_RESULTS: Duration = Duration::from_secs(2);
 
@@ -92,7 +93,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let units = Units::new(journal.clone());
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(journal.clone(), units.clone(), books),
+        orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::default(),

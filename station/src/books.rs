@@ -143,6 +143,7 @@ mod tests {
             nest: "nest-1".parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
+            values: crate::recipe::template::Values::default(),
         }
     }
 
@@ -168,6 +169,7 @@ mod tests {
             recipe: "sensor".parse().unwrap(),
             recipe_digest: [0; 32],
             quantity: 9,
+            units: None,
         };
         let findings = Findings { firmware_version: Some("1.0.0".to_owned()), ..Findings::default() };
         let id = run(4).run;

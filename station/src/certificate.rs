@@ -7,9 +7,13 @@ use std::time::{Duration, SystemTime};
 use factory_proto::ids::EndpointName;
 use x509_parser::{
     certification_request::X509CertificationRequest,
-    oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY},
+    oid_registry::{
+        OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_X509_COMMON_NAME, OID_X509_COUNTRY_NAME,
+        OID_X509_LOCALITY_NAME, OID_X509_ORGANIZATION_NAME, OID_X509_ORGANIZATIONAL_UNIT,
+        OID_X509_SERIALNUMBER, OID_X509_STATE_OR_PROVINCE_NAME,
+    },
     prelude::{FromDer, X509Certificate},
-    x509::{SubjectPublicKeyInfo, X509Name},
+    x509::{AttributeTypeAndValue, SubjectPublicKeyInfo, X509Name},
 };
 
 // The platform and the device want ten years at least; two leap days more than needed.
@@ -30,6 +34,16 @@ pub enum CertificateError {
     #[error("names {found:?}, not {wanted:?}")]
     Name {
         /// What it should say.
+        wanted: String,
+        /// What it says.
+        found: String,
+    },
+    /// The subject does not say whose the device is.
+    #[error(
+        "names {found:?}, whose OU is not the account {wanted:?}; set organizational-unit in the signer's profile"
+    )]
+    Account {
+        /// The account.
         wanted: String,
         /// What it says.
         found: String,
@@ -65,15 +79,53 @@ pub fn check_request(der: &[u8], name: &EndpointName) -> Result<Vec<u8>, Certifi
     Ok(info.subject_pki.raw.to_vec())
 }
 
-/// Checks that a certificate is what was asked for: name, key, issuer, profile and life.
+/// Checks a PKCS#10 request for a key of somebody else's: its whole subject, as in `O=Acme,CN=name`, its key's kind, and
+/// that it was signed with that key.
+pub fn check_subject(der: &[u8], subject: &str) -> Result<(), CertificateError> {
+    if der.len() > LARGEST_REQUEST {
+        return Err(CertificateError::TooLong(der.len()));
+    }
+    let request = whole(X509CertificationRequest::from_der(der))?;
+    let info = &request.certification_request_info;
+    let found: Vec<String> = info.subject.iter_attributes().map(attribute).collect();
+    if found != subject.split(',').collect::<Vec<_>>() {
+        return Err(CertificateError::Name { wanted: subject.to_owned(), found: found.join(",") });
+    }
+    check_key_kind(&info.subject_pki)?;
+    request.verify_signature().map_err(|_| CertificateError::Signature("the key that it carries"))
+}
+
+/// As in `CN=name`.
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
+    let kind = attribute.attr_type();
+    let names = [
+        (OID_X509_COMMON_NAME, "CN"),
+        (OID_X509_COUNTRY_NAME, "C"),
+        (OID_X509_ORGANIZATION_NAME, "O"),
+        (OID_X509_ORGANIZATIONAL_UNIT, "OU"),
+        (OID_X509_LOCALITY_NAME, "L"),
+        (OID_X509_STATE_OR_PROVINCE_NAME, "ST"),
+        (OID_X509_SERIALNUMBER, "serialNumber"),
+    ];
+    let name =
+        names.into_iter().find(|(oid, _)| oid == kind).map_or_else(|| kind.to_id_string(), |it| it.1.into());
+    format!("{name}={}", attribute.as_str().unwrap_or("?"))
+}
+
+/// Checks that a certificate is what was asked for: name, account (as OU, where there is one), key, issuer, profile
+/// and life.
 pub fn check_issued(
     der: &[u8],
     issuers: &[Vec<u8>],
     key: &[u8],
     name: &EndpointName,
+    account: Option<&str>,
 ) -> Result<(), CertificateError> {
     let certificate = whole(X509Certificate::from_der(der))?;
     check_name(certificate.subject(), name)?;
+    if let Some(account) = account {
+        check_account(certificate.subject(), account)?;
+    }
     if certificate.public_key().raw != key {
         return Err(CertificateError::OtherKey);
     }
@@ -125,6 +177,14 @@ fn check_name(subject: &X509Name<'_>, wanted: &EndpointName) -> Result<(), Certi
         return Ok(());
     }
     Err(CertificateError::Name { wanted: wanted.to_string(), found: subject.to_string() })
+}
+
+fn check_account(subject: &X509Name<'_>, wanted: &str) -> Result<(), CertificateError> {
+    let mut units = subject.iter_organizational_unit().map(|unit| unit.as_str().unwrap_or("?"));
+    if units.next() == Some(wanted) && units.next().is_none() {
+        return Ok(());
+    }
+    Err(CertificateError::Account { wanted: wanted.to_owned(), found: subject.to_string() })
 }
 
 fn check_key_kind(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CertificateError> {
@@ -216,6 +276,7 @@ mod tests {
         /// What comes with the certificate.
         issuers: Vec<Vec<u8>>,
         damage: fn(&mut Vec<u8>),
+        account: Option<&'static str>,
     }
 
     impl Issuance {
@@ -226,7 +287,7 @@ mod tests {
             let mut ca = named(&["Demo CA"]);
             ca.is_ca = CA;
             let issuers = vec![ca.self_signed(&ca_key).unwrap().der().to_vec()];
-            Self { device, device_key: key(), ca, ca_key, issuers, damage: |_| () }
+            Self { device, device_key: key(), ca, ca_key, issuers, damage: |_| (), account: None }
         }
 
         fn certificate(&self) -> Vec<u8> {
@@ -241,7 +302,8 @@ mod tests {
         let mut issuance = Issuance::right();
         let asked_for = issuance.device_key.subject_public_key_info();
         change(&mut issuance);
-        let found = check_issued(&issuance.certificate(), &issuance.issuers, &asked_for, &endpoint_name());
+        let (der, account) = (issuance.certificate(), issuance.account);
+        let found = check_issued(&der, &issuance.issuers, &asked_for, &endpoint_name(), account);
         assert_eq!(found, expected);
     }
 
@@ -253,6 +315,26 @@ mod tests {
     fn a_certificate_that_is_what_was_asked_for_passes() {
         check(|_| (), Ok(()));
         check(living(3654), Ok(()));
+    }
+
+    #[test]
+    fn a_certificate_of_another_account_is_refused() {
+        let account = |text: &'static str, found: &str| {
+            let wanted = "acme".to_owned();
+            let refused = CertificateError::Account { wanted, found: found.to_owned() };
+            check(
+                move |it| {
+                    it.account = Some("acme");
+                    if !text.is_empty() {
+                        it.device.distinguished_name.push(DnType::OrganizationalUnitName, text);
+                    }
+                },
+                if text == "acme" { Ok(()) } else { Err(refused) },
+            );
+        };
+        account("acme", "");
+        account("other", "CN=sensor-1, OU=other");
+        account("", "CN=sensor-1");
     }
 
     #[test]
@@ -310,7 +392,7 @@ mod tests {
         #[test]
         fn no_bytes_make_the_checks_panic(der in prop::collection::vec(any::<u8>(), 0..600)) {
             let _ = check_request(&der, &endpoint_name());
-            let _ = check_issued(&der, std::slice::from_ref(&der), &[], &endpoint_name());
+            let _ = check_issued(&der, std::slice::from_ref(&der), &[], &endpoint_name(), Some("acme"));
         }
 
         #[test]

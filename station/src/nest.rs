@@ -18,7 +18,11 @@ use crate::{
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
-    recipe::{Recipe, RecipeError, Recipes},
+    recipe::{
+        Recipe, RecipeError, Recipes, UnitError,
+        bundle::CredentialsError,
+        template::{Unit, Values},
+    },
     record::{Findings, Record, RunId, RunOpened},
     results::Backlog,
     rig::Rig,
@@ -64,6 +68,8 @@ pub struct Start {
     pub order: OrderId,
     /// Which board.
     pub serial: Serial,
+    /// What it is given for itself, beside what its order's list says.
+    pub values: Values,
 }
 
 /// Why a unit is not started.
@@ -103,6 +109,12 @@ pub enum StartError {
     /// The recipe cannot be used.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// The unit's own values do not do.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// What should lie ready for the unit does not.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
@@ -306,6 +318,12 @@ impl Keeper {
 
         let (recipe, digest) = self.shared.orders.recipe(&start.order)?;
         let recipe = self.shared.recipes.get(&recipe, &digest)?;
+        let values = self.shared.orders.values(&start.order, &start.serial, start.values)?;
+        let unit =
+            Unit { product: &recipe.name, order: &start.order, serial: &start.serial, values: &values };
+        // Better now than when the board is flashed.
+        recipe.check_unit(&unit)?;
+        drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run: start.run,
             order: start.order,
@@ -313,6 +331,7 @@ impl Keeper {
             nest: self.name.clone(),
             recipe_digest: digest,
             started: SystemTime::now(),
+            values,
         };
         let place = self.shared.orders.reserve(&run)?;
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,8 +15,10 @@ use factory_proto::{
 
 use crate::{
     books::{Books, Order},
+    recipe::template::Values,
     record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
+    unit_list::{UnitList, UnitListError},
     units::Units,
 };
 
@@ -23,7 +26,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
     /// The same id with other contents.
-    #[error("work order {0} is open already, with another recipe or quantity")]
+    #[error("work order {0} is open already, with another recipe, quantity or list of units")]
     Differs(OrderId),
     /// Never opened here.
     #[error("work order {0} is not open at this station; open it first")]
@@ -71,6 +74,27 @@ pub enum OrderError {
     /// No run was ever opened on it.
     #[error("this station has never seen unit {0}")]
     NeverSeen(Serial),
+    /// The order's list does not have it.
+    #[error("unit {serial} is not in the list of units that work order {order} was opened with")]
+    NotListed {
+        /// Which unit.
+        serial: Serial,
+        /// Which order.
+        order: OrderId,
+    },
+    /// The start and the order's list give different values.
+    #[error(
+        "unit {serial} has the value {name} from its order's list already, and the start gives it another"
+    )]
+    OtherValue {
+        /// Which unit.
+        serial: Serial,
+        /// Which value.
+        name: String,
+    },
+    /// The order's list cannot be used.
+    #[error(transparent)]
+    UnitList(#[from] UnitListError),
     /// The signer does not follow the order, or could not be asked.
     #[error(transparent)]
     Signer(#[from] SignerError),
@@ -96,29 +120,35 @@ pub struct Orders {
     journal: Arc<Journal<Record>>,
     units: Units,
     state: Arc<Mutex<State>>,
+    /// The lists that orders were opened with are kept there.
+    lists: Arc<Path>,
     // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
     orders: BTreeMap<OrderId, Order>,
+    lists: HashMap<OrderId, Arc<UnitList>>,
     quarantined: BTreeMap<Serial, Quarantine>,
     running: HashMap<Serial, (OrderId, RunId)>,
 }
 
 impl Orders {
-    /// Goes on with what the journal's books say.
-    pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books) -> Self {
+    /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
+    pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books, lists: &Path) -> Self {
         let Books { orders, quarantined, .. } = books;
-        let state = State { orders, quarantined, running: HashMap::new() };
-        Self { journal, units, state: Arc::new(Mutex::new(state)), opening: Arc::default() }
+        let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
+        let state = Arc::new(Mutex::new(state));
+        Self { journal, units, state, lists: lists.into(), opening: Arc::default() }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
-    /// The signer must follow it first: `signed` is how the brand owner signed it.
+    /// The signer must follow it first: `signed` is how the brand owner signed it. `list` is the one whose digest
+    /// `wanted` has.
     pub async fn open(
         &self,
         wanted: OrderOpened,
+        list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
     ) -> Result<Order, OrderError> {
@@ -129,9 +159,17 @@ impl Orders {
             Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),
             Some(known) => Ok(known),
             None => {
+                // Kept first: an order whose list is lost takes no units.
+                if let Some(list) = &list {
+                    list.keep(&self.lists, &wanted.order)?;
+                }
                 self.journal.append(Record::OrderOpened(wanted.clone())).await?;
                 let order = Order { opened: wanted, passed: 0 };
-                self.lock().orders.insert(order.opened.order.clone(), order.clone());
+                let mut state = self.lock();
+                state.orders.insert(order.opened.order.clone(), order.clone());
+                if let Some(list) = list {
+                    state.lists.insert(order.opened.order.clone(), Arc::new(list));
+                }
                 Ok(order)
             }
         }
@@ -142,6 +180,40 @@ impl Orders {
         let state = self.lock();
         let known = state.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
         Ok((known.opened.recipe.clone(), known.opened.recipe_digest))
+    }
+
+    /// What a unit of an order is given for itself: what its list says, and what is `added`.
+    ///
+    /// # Errors
+    /// The order has a list, and the unit is not in it; or the two say different things.
+    pub fn values(&self, order: &OrderId, serial: &Serial, added: Values) -> Result<Values, OrderError> {
+        let Some(list) = self.unit_list(order)? else { return Ok(added) };
+        let listed = list.values(serial);
+        let mut values = listed
+            .ok_or_else(|| OrderError::NotListed { serial: serial.clone(), order: order.clone() })?
+            .clone();
+        for (name, value) in added.iter() {
+            // Anything but the same again.
+            if values.get(name).is_some_and(|listed| listed != value) {
+                return Err(OrderError::OtherValue { serial: serial.clone(), name: name.to_owned() });
+            }
+            // What is there already is the same, and whatever else is wrong with it was said before.
+            let _ = values.add(name, value);
+        }
+        Ok(values)
+    }
+
+    /// The list that an order was opened with, read again where the station was restarted since.
+    fn unit_list(&self, order: &OrderId) -> Result<Option<Arc<UnitList>>, OrderError> {
+        let mut state = self.lock();
+        if let Some(list) = state.lists.get(order) {
+            return Ok(Some(list.clone()));
+        }
+        let known = state.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
+        let Some(digest) = known.opened.units else { return Ok(None) };
+        let list = Arc::new(UnitList::kept(&self.lists, order, &digest)?);
+        state.lists.insert(order.clone(), list.clone());
+        Ok(Some(list))
     }
 
     /// Takes a place in the order for a run, until the place is dropped or kept.

@@ -1,6 +1,12 @@
 //! What a product needs: one file per product, checked when it is loaded, not on unit 10 000.
 
-use std::{collections::BTreeMap, num::NonZeroU8, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU8,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use factory_fixtures::{
     instrument::MemoryRange,
@@ -8,23 +14,34 @@ use factory_fixtures::{
     tag::ndef::{EnrolmentMessage, NdefError},
 };
 use factory_proto::{
-    ids::{EndpointName, EnrolmentId, IdError, RecipeName, Serial},
+    ids::{EnrolmentId, RecipeName},
     units::Limits,
 };
 
-use crate::{
-    signatures::Signatures,
-    step::{Step, StepError},
-};
+use crate::{signatures::Signatures, step::Step};
+use supplied::Supplied;
+use template::Template;
 
+mod answer;
+pub mod bundle;
+mod connection;
+mod credential;
+mod custom;
 mod file;
-pub mod provision;
+mod identity;
+mod provision;
+mod source;
+pub mod supplied;
+pub mod template;
+mod time;
 
+pub use connection::Ownership;
 pub use file::RecipeError;
-pub use provision::Provision;
+pub use identity::{Identity, KeyOrigin};
+pub use provision::{Provision, SecretOrigin, Warnings};
 
-/// What a product needs.
-#[derive(Debug, Clone)]
+/// What a product needs. Holds what may be secrets, hence has no `Debug`.
+#[derive(Clone)]
 pub struct Recipe {
     /// Its name, which is its file's.
     pub name: RecipeName,
@@ -42,6 +59,8 @@ pub struct Recipe {
     pub identity: Identity,
     /// What the device gets.
     pub provision: Provision,
+    /// Where what lies ready for each unit is; there when anything is.
+    pub supplied: Option<Supplied>,
     /// What its tag says.
     pub tag: Tag,
     deadlines: BTreeMap<Step, Duration>,
@@ -72,35 +91,17 @@ pub struct SelfTest {
     pub limits: BTreeMap<String, Limits>,
 }
 
-/// What the device is called.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// As in `sensor-{serial}`.
-    pub endpoint_name: String,
-    /// O of the subject.
-    pub organization: Option<String>,
-    /// C of the subject.
-    pub country: Option<String>,
+/// A unit's own values do not make what its recipe wants.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the recipe's {key} {reason}")]
+pub struct UnitError {
+    key: String,
+    reason: String,
 }
 
-impl Identity {
-    /// The endpoint name of one unit.
-    pub fn endpoint_name(&self, serial: &Serial) -> Result<EndpointName, StepError> {
-        self.fill(serial.as_str())
-            .map_err(|error| StepError::Station(format!("the recipe's endpoint-name for {serial} {error}")))
-    }
-
-    fn fill(&self, serial: &str) -> Result<EndpointName, IdError> {
-        self.endpoint_name.replace("{serial}", serial).parse()
-    }
-
-    /// The subject that the device is asked to put into its request.
-    pub fn subject(&self, endpoint_name: &EndpointName) -> String {
-        let mut parts = Vec::new();
-        parts.extend(self.country.as_ref().map(|country| format!("C={country}")));
-        parts.extend(self.organization.as_ref().map(|organization| format!("O={organization}")));
-        parts.push(format!("CN={endpoint_name}"));
-        parts.join(",")
+impl UnitError {
+    fn new(key: &str, reason: impl ToString) -> Self {
+        Self { key: key.to_owned(), reason: reason.to_string() }
     }
 }
 
@@ -127,6 +128,13 @@ impl Recipe {
         file::read(file, signatures)
     }
 
+    /// The values that its texts ask for, those that every unit has included.
+    pub fn value_names(&self) -> BTreeSet<&str> {
+        let texts = self.provision.templates().chain([&self.identity.endpoint_name]);
+        // A request's subject may name the device, which has a name by then.
+        texts.flat_map(Template::names).filter(|name| *name != "endpoint-name").collect()
+    }
+
     /// How long a step may take.
     pub fn deadline(&self, step: Step) -> Duration {
         // Every step has one: the file reader fills in the defaults.
@@ -135,7 +143,7 @@ impl Recipe {
 }
 
 /// All recipes of the station, as loaded at start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Recipes(BTreeMap<RecipeName, Arc<Recipe>>);
 
 impl Recipes {

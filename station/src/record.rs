@@ -17,7 +17,7 @@ use minicbor::{
 };
 use uuid::Uuid;
 
-use crate::step::Step;
+use crate::{recipe::template::Values, step::Step};
 
 mod cbor;
 
@@ -173,6 +173,9 @@ pub struct OrderOpened {
     /// How many units may pass.
     #[n(3)]
     pub quantity: u32,
+    /// SHA-256 of the list of its units; absent where any unit may be made.
+    #[n(4)]
+    pub units: Option<ByteArray<32>>,
 }
 
 /// A run was accepted.
@@ -196,6 +199,9 @@ pub struct RunOpened {
     /// When.
     #[cbor(n(5), with = "cbor::time")]
     pub started: SystemTime,
+    /// What its order gives it beside its serial number.
+    #[cbor(n(6), default)]
+    pub values: Values,
 }
 
 /// A run is about to enter a step.
@@ -472,6 +478,9 @@ pub struct Findings {
     /// How often the run was taken up again after the station had ended in the middle of it.
     #[n(9)]
     pub resumptions: Vec<Resumption>,
+    /// The requests for keys that the device made for somebody else than the platform.
+    #[cbor(n(10), default)]
+    pub requests: Vec<KeyRequested>,
 }
 
 /// A step that ended.
@@ -531,6 +540,17 @@ pub struct Identity {
     /// What its owner claims it by.
     #[cbor(n(3), with = "cbor::text")]
     pub enrolment_id: EnrolmentId,
+}
+
+/// A key that a device made for somebody else than the platform, and its request for a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct KeyRequested {
+    /// What the key is stored as.
+    #[n(0)]
+    pub name: String,
+    /// PKCS#10, DER.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub request: Vec<u8>,
 }
 
 /// A message to the FCC, and what it answered.

@@ -1,11 +1,15 @@
 //! The MES API. Here wire messages become commands and answers become wire messages; no wire type goes
 //! further in.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    pin::Pin,
+    sync::Arc,
+};
 
 use factory_journal::JournalError;
 use factory_proto::{
-    ids::NestName,
+    ids::{NestName, OrderId},
     station::{self as messages, station_server},
 };
 use tokio::sync::broadcast::error::RecvError;
@@ -17,9 +21,10 @@ use crate::{
     nest::{Nest, Shared, StartError},
     orders::OrderError,
     provenance::Trouble,
-    recipe::RecipeError,
+    recipe::{Recipe, RecipeError, template},
     record::{OrderOpened, RunId},
     signer::SignerError,
+    unit_list::UnitList,
     units::Unit,
 };
 
@@ -49,14 +54,18 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::OpenWorkOrderResponse> {
         let open = command::OpenOrder::try_from(request.into_inner())?;
         let recipe = self.shared.recipes.named(&open.recipe).map_err(recipe_refused)?;
+        if let Some(list) = &open.units {
+            check_units(recipe, &open.order, list)?;
+        }
         let order = OrderOpened {
             order: open.order,
             recipe: open.recipe,
             recipe_digest: recipe.digest,
             quantity: open.quantity,
+            units: open.units.as_ref().map(|list| list.digest().into()),
         };
         let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let order = orders.open(order, &open.signed, signer).await.map_err(order_refused)?;
+        let order = orders.open(order, open.units, &open.signed, signer).await.map_err(order_refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -204,6 +213,7 @@ fn start_refused(error: StartError) -> Status {
     match error {
         StartError::Order(error) => order_refused(error),
         StartError::Recipe(error) => recipe_refused(error),
+        StartError::Unit(_) | StartError::Credentials(_) => Status::failed_precondition(error.to_string()),
         StartError::Journal(error) => internal(error),
         StartError::Reused => Status::already_exists(error.to_string()),
         StartError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
@@ -225,6 +235,9 @@ fn order_refused(error: OrderError) -> Status {
         | OrderError::Quarantined { .. }
         | OrderError::Scrapped(_)
         | OrderError::NotPassed(_)
+        | OrderError::NotListed { .. }
+        | OrderError::OtherValue { .. }
+        | OrderError::UnitList(_)
         | OrderError::OtherOrder { .. } => Status::failed_precondition(text),
         OrderError::Signer(SignerError::Unreachable { .. } | SignerError::TooMuch(_)) => {
             Status::unavailable(text)
@@ -232,6 +245,33 @@ fn order_refused(error: OrderError) -> Status {
         OrderError::Signer(_) => Status::failed_precondition(text),
         OrderError::Journal(error) => internal(error),
     }
+}
+
+/// Every unit of a list must be one that can be made, and have a name of its own; up to so many complaints.
+const UNIT_COMPLAINTS: usize = 20;
+
+fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), Status> {
+    let mut names = HashSet::new();
+    let mut complaints = Vec::new();
+    for (serial, values) in list.iter() {
+        let unit = template::Unit { product: &recipe.name, order, serial, values };
+        let checked = recipe.check_unit(&unit).and_then(|()| recipe.identity.endpoint_name(&unit));
+        match checked {
+            Ok(name) if names.insert(name.clone()) => continue,
+            Ok(name) => {
+                complaints.push(format!("unit {serial}: the endpoint name {name} is another unit's too"))
+            }
+            Err(error) => complaints.push(format!("unit {serial}: {error}")),
+        }
+        if complaints.len() == UNIT_COMPLAINTS {
+            complaints.push("and maybe more".to_owned());
+            break;
+        }
+    }
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!("unit_list: {}", complaints.join("; "))))
 }
 
 fn recipe_refused(error: RecipeError) -> Status {

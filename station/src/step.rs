@@ -25,7 +25,11 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     events::{Events, What},
-    recipe::Recipe,
+    recipe::{
+        Recipe, UnitError,
+        bundle::{Credentials, CredentialsError},
+        template::Unit,
+    },
     record::{Findings, Record, RunOpened, StepEnded, StepPassed, StepStarted, Stopped},
     rig::Rig,
     signer::{Signer, SignerError},
@@ -43,9 +47,6 @@ mod tag;
 
 pub(crate) use factory::Factory;
 pub(crate) use flash::chip;
-
-/// The name under which the device keeps the key that it makes.
-pub(crate) const DEVICE_KEY: &str = "mbed.BootstrapDevicePrivateKey";
 
 /// The steps, in the order in which a unit goes through them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,6 +143,8 @@ pub struct StepContext<'a> {
     pub console: Option<Console>,
     /// The conversation with its factory code, while that runs.
     pub(crate) factory: Option<Factory>,
+    /// What the unit has been given for itself, until it is in the device.
+    pub(crate) credentials: Option<Credentials>,
     /// Who signs.
     pub signer: &'a Signer,
     /// The truth.
@@ -156,7 +159,7 @@ pub struct StepContext<'a> {
     pub passed: Option<Step>,
 }
 
-impl StepContext<'_> {
+impl<'a> StepContext<'a> {
     /// Makes a record durable, and with it, before it, that the last step passed.
     pub(crate) async fn journal(&mut self, record: Record) -> Result<Sequence, JournalError> {
         let run = self.run.run;
@@ -165,6 +168,16 @@ impl StepContext<'_> {
             Record::StepPassed(Box::new(StepPassed { run, step, findings }))
         });
         self.journal.append_all(passed.into_iter().chain([record]).collect()).await
+    }
+
+    /// What differs from unit to unit.
+    pub(crate) fn unit(&self) -> Unit<'a> {
+        Unit {
+            product: &self.recipe.name,
+            order: &self.run.order,
+            serial: &self.run.serial,
+            values: &self.run.values,
+        }
     }
 
     /// The serial line of a unit that was booted.
@@ -191,6 +204,12 @@ pub enum StepError {
     /// The recipe's tag cannot say this.
     #[error("the tag's message cannot be made")]
     Ndef(#[from] NdefError),
+    /// The unit's own values do not do.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// The unit's credentials cannot be had.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The recipe or the station cannot do this.
     #[error("{0}")]
     Station(String),
@@ -222,6 +241,8 @@ impl StepError {
             Self::Fault(_)
             | Self::Signer(_)
             | Self::Ndef(_)
+            | Self::Unit(_)
+            | Self::Credentials(_)
             | Self::Station(_)
             | Self::Unknown(_)
             | Self::Journal(_)
@@ -236,6 +257,8 @@ impl StepError {
             // What the device itself refused, or was never asked for, it did not do.
             Self::Fcc(FccError::Refused { .. } | FccError::Unsendable(_))
             | Self::Order(_)
+            | Self::Unit(_)
+            | Self::Credentials(_)
             | Self::Station(_) => Some(Aftermath::Known),
             _ => None,
         }

@@ -37,6 +37,7 @@ fn order(number: u32) -> Record {
         recipe: "sensor".parse().unwrap(),
         recipe_digest: [7; 32],
         quantity: number,
+        units: None,
     })
 }
 

@@ -97,6 +97,7 @@ pub async fn open(
         recipe: RECIPE.to_owned(),
         quantity,
         signed_order: rig.sign_order(order, quantity)?,
+        ..OpenWorkOrderRequest::default()
     };
     station.open_work_order(request).await?;
     Ok(())
@@ -167,6 +168,7 @@ pub async fn start(
         work_order: order.to_owned(),
         serial: serial.to_owned(),
         nest: nest.to_owned(),
+        ..StartUnitRequest::default()
     };
     Ok(station.start_unit(start).await?.into_inner().run_id)
 }

@@ -117,6 +117,7 @@ pub fn start(nest: &str, serial: &str) -> StartUnitRequest {
         work_order: ORDER.to_owned(),
         serial: serial.to_owned(),
         nest: nest.to_owned(),
+        ..StartUnitRequest::default()
     }
 }
 

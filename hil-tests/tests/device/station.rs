@@ -6,7 +6,7 @@ use factory_fixtures::fcc::{
     FccError,
     frame::FrameError,
     link,
-    message::{Answer, Bundle, CertificateItem, CsrRequest, Parameter, Value},
+    message::{Answer, Bundle, CertificateItem, CsrRequest, KeyRequest, Parameter, Then, Value},
     outline::{ItemKind, Outline},
     session::{Event, Session},
     status::TransportStatus,
@@ -29,21 +29,23 @@ const ENDPOINT: &str = "0123456789abcdef0123456789abcdef";
 fn csr_request() -> CsrRequest {
     CsrRequest {
         session: "unit-0001".into(),
-        key_name: KEY.into(),
-        subject: format!("C=GB,O=Org,CN={ENDPOINT}"),
+        keys: vec![KeyRequest { name: KEY.into(), subject: format!("C=GB,O=Org,CN={ENDPOINT}") }],
     }
 }
 
 fn bundle(server_ca: Vec<u8>, device: Vec<u8>) -> Bundle {
     let certificate = |name: &str, der, private_key: Option<&str>| CertificateItem {
         name: name.into(),
-        der,
+        chain: vec![der],
         private_key: private_key.map(Into::into),
     };
     let parameter = |(name, value): (&str, Value)| Parameter { name: format!("mbed.{name}"), value };
     let text = |text: &str| Value::Text(text.into());
     Bundle {
         session: "unit-0001".into(),
+        entropy: None,
+        root_of_trust: None,
+        keys: Vec::new(),
         certificates: vec![
             certificate("mbed.BootstrapServerCACert", server_ca, None),
             certificate("mbed.BootstrapDeviceCert", device, Some(KEY)),
@@ -66,7 +68,7 @@ fn bundle(server_ca: Vec<u8>, device: Vec<u8>) -> Bundle {
         .map(parameter)
         .into(),
         verify: true,
-        disable: true,
+        then: Then::Disable,
     }
 }
 

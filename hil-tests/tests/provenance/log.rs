@@ -9,6 +9,7 @@ use factory_journal::{
 use factory_proto::{ids::EnrolmentId, outcome::Outcome};
 use factory_station::{
     provenance::draft::Draft,
+    recipe::template::Values,
     record::{Findings, HeadSigned, Identity, Record, RunClosed, RunId, RunOpened},
 };
 use minicbor::bytes::ByteVec;
@@ -56,6 +57,7 @@ pub fn closed(number: u128) -> Record {
             nest: "A".parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
+            values: Values::default(),
         },
         ended: SystemTime::UNIX_EPOCH,
         outcome: Outcome::Pass,

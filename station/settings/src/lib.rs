@@ -43,7 +43,7 @@ use std::path::{Path, PathBuf};
 
 pub use complaint::{Complaint, Complaints};
 pub use table::Table;
-pub use value::{Value, duration, flag, integer, list, path, table, tables_by_name, text};
+pub use value::{Value, duration, flag, integer, list, path, table, tables_by_name, text, text_or_integer};
 
 /// Why a file gave no settings.
 #[derive(Debug, thiserror::Error)]

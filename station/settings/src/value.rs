@@ -116,6 +116,21 @@ where
     parsed.map_or_else(|error: T::Err| value.complain(format!("{number} does not fit: {error}")), Some)
 }
 
+/// Reads text that means a `T`, or a whole number, which is taken as its decimal digits.
+pub fn text_or_integer<T>(value: &Value<'_>) -> Option<T>
+where
+    T: FromStr<Err: Display>,
+{
+    match value.value {
+        DeValue::String(_) => text(value),
+        DeValue::Integer(_) => {
+            let number: i128 = integer(value)?;
+            number.to_string().parse().map_or_else(|error: T::Err| value.complain(error.to_string()), Some)
+        }
+        _ => value.wrong_type("a string or an integer"),
+    }
+}
+
 /// Reads `true` or `false`.
 pub fn flag(value: &Value<'_>) -> Option<bool> {
     match value.value {

@@ -42,6 +42,7 @@ pub(super) async fn work(work: Work, mut rig: Box<Rig>, shared: Shared) -> Box<R
             rig: &mut rig,
             console: None,
             factory: None,
+            credentials: None,
             signer: &shared.signer,
             journal: &shared.journal,
             units: &shared.units,

@@ -9,9 +9,12 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::record::{
-    ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, Resumption, RunClosed, RunId,
-    RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
+use crate::{
+    recipe::template::Values,
+    record::{
+        ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, Resumption, RunClosed, RunId,
+        RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
+    },
 };
 
 fn run() -> RunOpened {
@@ -22,6 +25,7 @@ fn run() -> RunOpened {
         nest: "nest-1".parse().unwrap(),
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
+        values: Values::default(),
     }
 }
 
@@ -60,6 +64,7 @@ fn all() -> Vec<Record> {
             recipe: "sensor".parse().unwrap(),
             recipe_digest: [0; 32],
             quantity: 1,
+            units: None,
         }),
         Record::UnitReleased(UnitReleased {
             command: Uuid::nil(),

@@ -19,9 +19,13 @@ use factory_proto::{
     units::{Limits, Quantity},
 };
 use factory_settings::{Table, duration, integer, path, table, tables_by_name, text};
-use sha2::{Digest, Sha256};
 
-use super::{Boot, Flash, Identity, Provision, Recipe, SelfTest, Tag};
+use super::{
+    Boot, Flash, Identity, KeyOrigin, Provision, Recipe, SelfTest, Tag,
+    source::Sources,
+    supplied::Supplied,
+    template::{Unit, Values},
+};
 use crate::{signatures::Signatures, step::Step};
 
 // The user memory of an NTAG213 less its Lock Control TLV, the message's own TLV head and the terminator.
@@ -87,9 +91,10 @@ pub(super) fn read(path: &Path, signatures: &Signatures) -> Result<Recipe, Recip
     let text = std::fs::read_to_string(path)
         .map_err(|source| RecipeError::Unreadable { path: path.to_owned(), source })?;
     signatures.check(path, text.as_bytes()).map_err(|unsigned| RecipeError::Refused(unsigned.to_string()))?;
-    let recipe = factory_settings::parse(path, &text, |file| written(name, file, signatures))
+    let sources = Sources::new(signatures);
+    let recipe = factory_settings::parse(path, &text, |file| written(name, file, &sources))
         .map_err(|refused| RecipeError::Refused(refused.to_string()))?;
-    Ok(Recipe { digest: digest(&text, &recipe), ..recipe })
+    Ok(Recipe { digest: sources.digest(&text), ..recipe })
 }
 
 fn name(path: &Path) -> Result<RecipeName, RecipeError> {
@@ -97,25 +102,17 @@ fn name(path: &Path) -> Result<RecipeName, RecipeError> {
     stem.parse().map_err(|source| RecipeError::FileName { path: path.to_owned(), source })
 }
 
-/// SHA-256 over the digests of the recipe file, of its image and of its server CA.
-fn digest(text: &str, recipe: &Recipe) -> [u8; 32] {
-    let mut all = Sha256::new();
-    all.update(Sha256::digest(text));
-    all.update(recipe.flash.image.digest);
-    all.update(Sha256::digest(&recipe.provision.server_ca));
-    all.finalize().into()
-}
-
-fn written(name: RecipeName, file: &mut Table<'_>, signatures: &Signatures) -> Option<Recipe> {
+fn written(name: RecipeName, file: &mut Table<'_>, sources: &Sources<'_>) -> Option<Recipe> {
     let attempts = file.or("attempts", NonZeroU8::MIN, integer);
     let deadlines = file.or("deadlines", defaults(), table(deadlines));
-    let flash = file.required("flash", table(|flash| self::flash(flash, signatures)));
+    let supplied = file.optional("supplied", path);
+    let flash = file.required("flash", table(|flash| self::flash(flash, sources)));
     let boot = file.required("boot", table(boot));
     let self_test = file.required("self-test", table(self_test));
-    let identity = file.required("identity", table(identity));
-    let provision = file.required("provision", table(|provision| Provision::written(provision, signatures)));
+    let identity = file.required("identity", table(|it| Identity::written(it, sources, &name)));
+    let provision = file.required("provision", table(|provision| Provision::written(provision, sources)));
     let tag = file.required("tag", table(tag));
-    Some(Recipe {
+    let recipe = Recipe {
         name,
         // Known when all the files that belong to it were read.
         digest: [0; 32],
@@ -125,9 +122,46 @@ fn written(name: RecipeName, file: &mut Table<'_>, signatures: &Signatures) -> O
         self_test: self_test?,
         identity: identity?,
         provision: provision?,
+        supplied: supplied?.map(Supplied),
         tag: tag?,
         deadlines: deadlines?,
-    })
+    };
+    check(file, &recipe);
+    Some(recipe)
+}
+
+/// What only shows when the parts are held together.
+fn check(file: &Table<'_>, recipe: &Recipe) {
+    let Recipe { identity, provision, .. } = recipe;
+    let answers = provision.answers(identity).complaints();
+    for (key, complaint) in &answers {
+        file.complain("provision", format!("{key} {complaint}"));
+    }
+    let is_supplied = matches!(identity.key, KeyOrigin::Supplied { .. }) || provision.is_supplied();
+    match (&recipe.supplied, is_supplied) {
+        (None, true) => file.complain(
+            "supplied",
+            "is missing: name the folder where a folder for each serial number holds what is supplied",
+        ),
+        (Some(_), false) => {
+            file.complain("supplied", "is not needed: neither key nor entropy nor root-of-trust is supplied")
+        }
+        (Some(Supplied(folder)), true) if !folder.is_dir() => {
+            file.complain("supplied", format!("{} is no folder", folder.display()));
+        }
+        _ => {}
+    }
+    // The longest serial number there can be. What an order adds is checked when it is opened.
+    let (Ok(order), Ok(serial)) = ("order".parse(), "0".repeat(32).parse()) else { return };
+    let values = Values::default();
+    let unit = Unit { product: &recipe.name, order: &order, serial: &serial, values: &values };
+    let needs_order = recipe.value_names().iter().any(|name| !["product", "serial"].contains(name));
+    if answers.is_empty()
+        && !needs_order
+        && let Err(error) = recipe.check_unit(&unit)
+    {
+        file.complain("provision", format!("{error} (with a serial number of 32 characters)"));
+    }
 }
 
 fn default_deadline(step: Step) -> Duration {
@@ -150,25 +184,13 @@ fn deadlines(file: &mut Table<'_>) -> Option<BTreeMap<Step, Duration>> {
     read.into_iter().map(|(step, deadline)| Some((step, deadline?))).collect()
 }
 
-fn flash(file: &mut Table<'_>, signatures: &Signatures) -> Option<Flash> {
+fn flash(file: &mut Table<'_>, sources: &Sources<'_>) -> Option<Flash> {
     let chip = file.required("chip", text);
     let image = file.required("image", path);
     let format = file.or("format", ImageFormat::Elf, text);
-    let digest = image.as_ref().and_then(|path: &PathBuf| match std::fs::read(path) {
-        Ok(bytes) => match signatures.check(path, &bytes) {
-            Ok(()) => Some(Sha256::digest(bytes).into()),
-            Err(unsigned) => {
-                file.complain("image", unsigned.to_string());
-                None
-            }
-        },
-        Err(error) => {
-            file.complain("image", format!("{} cannot be read: {error}", path.display()));
-            None
-        }
-    });
+    let digest = image.as_ref().and_then(|path: &PathBuf| sources.read(file, "image", path));
     let unique_id = file.optional("unique-id", table(unique_id));
-    let image = Image { path: image?, format: format?, digest: digest? };
+    let image = Image { path: image?, format: format?, digest: digest?.1 };
     Some(Flash { chip: chip?, image, unique_id: unique_id? })
 }
 
@@ -200,29 +222,6 @@ fn limits(name: &str, file: &mut Table<'_>) -> Option<(String, Limits)> {
             None
         }
     }
-}
-
-fn identity(file: &mut Table<'_>) -> Option<Identity> {
-    let endpoint_name = file.required("endpoint-name", text);
-    let organization: Option<Option<String>> = file.optional("organization", text);
-    let country: Option<Option<String>> = file.optional("country", text);
-
-    if country.iter().flatten().any(|c| c.len() != 2 || !c.bytes().all(|b| b.is_ascii_uppercase())) {
-        file.complain("country", "must be two capital letters (ISO 3166)");
-    }
-    // A comma would begin another attribute in the subject that the device is asked for.
-    if organization.iter().flatten().any(|o| o.is_empty() || o.len() > 64 || o.contains([',', '='])) {
-        file.complain("organization", "must be 1 to 64 bytes without comma and equals sign");
-    }
-    let identity = Identity { endpoint_name: endpoint_name?, organization: organization?, country: country? };
-    if !identity.endpoint_name.contains("{serial}") {
-        file.complain("endpoint-name", "must hold {serial}, so that each unit has a name of its own");
-    }
-    // The longest serial number there can be.
-    if let Err(error) = identity.fill(&"0".repeat(32)) {
-        file.complain("endpoint-name", format!("with a serial number of 32 characters it {error}"));
-    }
-    Some(identity)
 }
 
 fn tag(file: &mut Table<'_>) -> Option<Tag> {

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use crate::{
     nest::Start,
+    recipe::template::Values,
     record::{RunId, UnitDisposed, UnitReleased},
+    unit_list::UnitList,
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
@@ -64,6 +66,8 @@ pub struct OpenOrder {
     pub quantity: u32,
     /// As the brand owner signed it.
     pub signed: String,
+    /// Its units; any may be made where there is none.
+    pub units: Option<UnitList>,
 }
 
 impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
@@ -76,9 +80,14 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
         let quantity = fields.range("quantity", request.quantity, 1, LARGEST_ORDER);
         let signed = (!request.signed_order.is_empty()).then_some(request.signed_order);
         let signed = fields.check("signed_order", signed.ok_or("is empty: give the brand owner's order"));
+        let units = match request.unit_list {
+            list if list.is_empty() => Some(None),
+            list => fields.check("unit_list", UnitList::read(list)).map(Some),
+        };
         let open = || {
             command?;
-            Some(Self { order: order?, recipe: recipe?, quantity: quantity?, signed: signed? })
+            let (order, recipe, quantity) = (order?, recipe?, quantity?);
+            Some(Self { order, recipe, quantity, signed: signed?, units: units? })
         };
         fields.finish(open())
     }
@@ -91,9 +100,13 @@ pub fn start(request: messages::StartUnitRequest) -> Result<(NestName, Start), S
     let order = fields.parse("work_order", &request.work_order);
     let serial = fields.parse("serial", &request.serial);
     let nest = fields.parse("nest", &request.nest);
+    let mut values = Values::default();
+    for (name, value) in &request.values {
+        fields.check("values", values.add(name, value));
+    }
     let start = || {
         let run = RunId::of_command(command?);
-        Some((nest?, Start { run, order: order?, serial: serial? }))
+        Some((nest?, Start { run, order: order?, serial: serial?, values }))
     };
     fields.finish(start())
 }

@@ -15,8 +15,8 @@ use crate::{
     events::{Event, What},
     nest::Look,
     record::{
-        Findings, HeadSigned, Identity, Quarantine, Record, ReportRefused, Resumption, RunClosed, RunOpened,
-        StepEnded, Stopped,
+        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
+        RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -159,6 +159,7 @@ fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
         started: Some(run.started.into()),
         recipe_digest: run.recipe_digest.to_vec(),
         station_version: env!("CARGO_PKG_VERSION").to_owned(),
+        values: run.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         ..wire::Unit::default()
     }
 }
@@ -176,6 +177,11 @@ fn findings(unit: &mut wire::Unit, found: &Findings) {
     unit.firmware_version = found.firmware_version.clone().unwrap_or_default();
     unit.resumptions = found.resumptions.iter().map(resumption).collect();
     unit.chip = found.chip.clone().unwrap_or_default();
+    unit.key_requests = found.requests.iter().map(key_request).collect();
+}
+
+fn key_request(requested: &KeyRequested) -> wire::KeyRequest {
+    wire::KeyRequest { name: requested.name.clone(), request: requested.request.clone() }
 }
 
 fn resumption(resumption: &Resumption) -> wire::Resumption {

@@ -33,7 +33,10 @@ pub(crate) async fn is_provisioned(ctx: &mut StepContext<'_>) -> Result<bool, St
         }
         let closing = Closing { session: session(2) };
         match exchange(ctx, &closing.encode()).await {
-            Ok(_) => return Ok(true),
+            Ok(answer) => {
+                provision::judge_warnings(ctx, &answer)?;
+                return Ok(true);
+            }
             Err(StepError::Fcc(FccError::Refused { .. })) => return Ok(false),
             // Closed, or too many warnings to say so: the next round tells.
             Err(StepError::Fcc(FccError::Transport(TransportStatus::NotProcessed))) => {}

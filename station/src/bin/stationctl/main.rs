@@ -4,11 +4,14 @@ use clap::{Parser, Subcommand};
 
 mod connect;
 mod describe;
+mod fcc;
+mod import;
 mod journal;
 mod order;
 mod provenance;
 mod recipe;
 mod unit;
+mod values;
 mod watch;
 
 /// Talks to a factory station.
@@ -45,9 +48,12 @@ enum Verb {
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
     Watch,
-    /// Checks a recipe, and prints what a unit would get by it; needs no station.
+    /// Checks a recipe and prints what a unit would get by it, or makes one; needs no station.
     #[command(subcommand)]
     Recipe(recipe::Verb),
+    /// Provisions one device from a shell; needs no station.
+    #[command(subcommand)]
+    Fcc(fcc::Verb),
     /// Checks what the log proves; needs no station, only its files.
     Provenance(provenance::Provenance),
 }
@@ -68,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Watch => watch::watch(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
+        Verb::Fcc(verb) => fcc::run(verb).await,
         Verb::Provenance(provenance) => provenance.run(),
     }
 }

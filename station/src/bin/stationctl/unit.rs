@@ -9,7 +9,7 @@ use factory_proto::{
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::connect::refused;
+use crate::{connect::refused, values::NamedValue};
 
 #[derive(Args)]
 pub struct Start {
@@ -24,6 +24,9 @@ pub struct Start {
     /// A UUID; the same one gives the same run again.
     #[arg(long)]
     command_id: Option<Uuid>,
+    /// A value of its own, as in mac=00:11; once for each.
+    #[arg(long = "value", value_name = "NAME=VALUE")]
+    values: Vec<NamedValue>,
 }
 
 impl Start {
@@ -33,6 +36,7 @@ impl Start {
             work_order: self.order,
             serial: self.serial,
             nest: self.nest,
+            values: self.values.into_iter().map(|NamedValue { name, value }| (name, value)).collect(),
         };
         println!("{}", station.start_unit(request).await.map_err(refused)?.into_inner().run_id);
         Ok(())

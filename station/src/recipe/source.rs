@@ -1,0 +1,54 @@
+//! The files that a recipe names: read once, held against their signatures, and counted into the recipe's digest.
+
+use std::{cell::RefCell, fmt::Display, fs, path::Path};
+
+use factory_settings::Table;
+use sha2::{Digest, Sha256};
+
+use crate::signatures::Signatures;
+
+/// Reads files for one recipe.
+pub(super) struct Sources<'a> {
+    signatures: &'a Signatures,
+    digests: RefCell<Vec<[u8; 32]>>,
+}
+
+impl<'a> Sources<'a> {
+    /// Files that must be signed as demanded.
+    pub(super) fn new(signatures: &'a Signatures) -> Self {
+        Self { signatures, digests: RefCell::default() }
+    }
+
+    /// What the file holds, and its SHA-256; or a complaint about `key`.
+    pub(super) fn read(&self, file: &Table<'_>, key: &str, path: &Path) -> Option<(Vec<u8>, [u8; 32])> {
+        let complain = |error: &dyn Display| file.complain(key, error.to_string());
+        let bytes = fs::read(path)
+            .inspect_err(|error| complain(&format_args!("{} cannot be read: {error}", path.display())))
+            .ok()?;
+        self.signatures.check(path, &bytes).inspect_err(|unsigned| complain(unsigned)).ok()?;
+        let digest = Sha256::digest(&bytes).into();
+        self.digests.borrow_mut().push(digest);
+        Some((bytes, digest))
+    }
+
+    /// What `parse` makes of what the file holds; or a complaint about `key`.
+    pub(super) fn parsed<T, E: Display>(
+        &self,
+        file: &Table<'_>,
+        key: &str,
+        path: &Path,
+        parse: impl Fn(&[u8]) -> Result<T, E>,
+    ) -> Option<T> {
+        let (bytes, _) = self.read(file, key, path)?;
+        let complain = |error: &E| file.complain(key, format!("{} {error}", path.display()));
+        parse(&bytes).inspect_err(complain).ok()
+    }
+
+    /// SHA-256 over the digest of the recipe file's text and those of all files read, in their order.
+    pub(super) fn digest(self, text: &str) -> [u8; 32] {
+        let mut all = Sha256::new();
+        all.update(Sha256::digest(text));
+        self.digests.into_inner().iter().for_each(|digest| all.update(digest));
+        all.finalize().into()
+    }
+}

@@ -1,0 +1,198 @@
+//! What people are told about the station file that they wrote.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use factory_station::{config::Config, provenance::Occasions, signatures::Demand, signer::SignerPlace};
+use tempfile::TempDir;
+
+const STATION: &str = r#"name = "station-1"
+state = "state"
+recipes = "/etc/factory/recipes"
+signer = "/run/factory/signer.sock"
+listen = "127.0.0.1:7000"
+socket = "/run/factory/station.sock"
+controller = "http://localhost:7001"
+signatures.demanded = false
+[[nest]]
+name = "nest-1"
+probe = "1366:0101:1"
+console = "/dev/ttyACM0"
+tag-reader = "pn532_uart:/dev/ttyUSB0"
+"#;
+
+fn station(written: &str) -> (TempDir, Result<Config, String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("station.toml");
+    fs::write(&path, written).unwrap();
+    let read = Config::read(&path).map_err(|error| error.to_string());
+    (folder, read)
+}
+
+/// What is written has these complaints.
+fn refused(written: &str, expected: &[&str]) {
+    let (folder, read) = station(written);
+    let complaints = read.expect_err(written).replace(&format!("{}/", folder.path().display()), "");
+    assert_eq!(complaints.lines().collect::<Vec<_>>(), expected, "for {written}");
+}
+
+/// With these words replaced in the good file, these are the complaints.
+fn bad_station(changes: &[(&str, &str)], expected: &[&str]) {
+    let mut written = STATION.to_owned();
+    for (old, new) in changes {
+        assert_eq!(written.matches(old).count(), 1, "{old:?} should be there once");
+        written = written.replace(old, new);
+    }
+    refused(&written, expected);
+}
+
+#[test]
+fn a_good_station_file_means_what_it_says() {
+    let (folder, read) = station(STATION);
+    let config = read.unwrap();
+    assert_eq!(config.name.as_str(), "station-1");
+    assert_eq!(config.state, folder.path().join("state"));
+    assert_eq!(config.listen, "127.0.0.1:7000".parse().unwrap());
+    assert_eq!(config.controller.uri().to_string(), "http://localhost:7001/");
+    assert_eq!(config.drain, Duration::from_secs(60));
+    assert_eq!(config.provenance, Occasions::usual());
+    let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
+    assert_eq!((nest.name.as_str(), nest.console.baud), ("nest-1", 115_200));
+    for address in ["[::1]:7000", "127.8.8.8:1"] {
+        assert!(station(&STATION.replace("127.0.0.1:7000", address)).1.is_ok(), "{address}");
+    }
+    for address in ["http://[::1]:7001", "http://127.0.0.1"] {
+        assert!(station(&STATION.replace("http://localhost:7001", address)).1.is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn a_signer_is_a_socket_or_a_server_with_tls() {
+    let written = STATION.replace("\"/run/factory/signer.sock\"", "\"https://signer.example:7443\"");
+    let tls = "[signer-tls]\nca = \"ca.pem\"\ncertificate = \"/etc/line-1.pem\"\nkey = \"line-1.key\"\n";
+    let (folder, read) = station(&format!("{written}{tls}"));
+    let SignerPlace::Server { uri, tls: files } = read.unwrap().signer else { panic!("{written}") };
+    assert_eq!(uri.host(), Some("signer.example"));
+    assert_eq!(
+        (files.ca, files.certificate),
+        (folder.path().join("ca.pem"), PathBuf::from("/etc/line-1.pem"))
+    );
+    let socket = SignerPlace::Socket("/run/factory/signer.sock".into());
+    assert_eq!(station(STATION).1.unwrap().signer, socket);
+
+    let bare = station(&written).1.unwrap_err();
+    assert!(bare.contains("key `signer`: needs [signer-tls]: both sides prove who they are"), "{bare}");
+    let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
+    assert!(idle.contains("key `signer-tls`: needs a `signer` with https://"), "{idle}");
+}
+
+#[test]
+fn a_bad_station_file_is_told_what_is_wrong_where() {
+    let listen =
+        "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet";
+    let controller = "station.toml:7: key `controller`: must be an http:// address on loopback: there is no TLS on this connection yet";
+    bad_station(&[("station-1", "")], &["station.toml:1: key `name`: must not be empty"]);
+    bad_station(
+        &[("station-1", "a/b")],
+        &["station.toml:1: key `name`: holds '/', only A-Z a-z 0-9 . _ - are allowed"],
+    );
+    bad_station(&[("state = \"state\"\n", "")], &["station.toml:1: key `state`: is missing"]);
+    bad_station(
+        &[("127.0.0.1:7000", "localhost")],
+        &["station.toml:5: key `listen`: invalid socket address syntax"],
+    );
+    bad_station(&[("127.0.0.1:7000", "0.0.0.0:7000")], &[listen]);
+    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[controller]);
+    bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[controller]);
+    bad_station(&[("http://localhost:7001", "localhost:7001")], &[controller]);
+    bad_station(
+        &[("[[nest]]", "drain = 5\n[[nest]]")],
+        &["station.toml:9: key `drain`: must be a duration such as \"5s\", not an integer"],
+    );
+    bad_station(
+        &[("[[nest]]", "[provenance]\nevery = 2\nshift-ends = [\"6:00\"]\n[[nest]]")],
+        &[
+            "station.toml:10: key `provenance.every`: must be 16 to 65536 records",
+            "station.toml:11: key `provenance.shift-ends[1]`: \"6:00\" is no time of the day in UTC, such as \"06:00\"",
+        ],
+    );
+    bad_station(
+        &[("console = \"/dev/ttyACM0\"\n", "baud = -1\n")],
+        &[
+            "station.toml:9: key `nest[1].console`: is missing",
+            "station.toml:12: key `nest[1].baud`: -1 does not fit: invalid digit found in string",
+        ],
+    );
+    bad_station(
+        &[("probe =", "prob =")],
+        &[
+            "station.toml:9: key `nest[1].probe`: is missing",
+            "station.toml:11: key `nest[1].prob`: unknown key, did you mean `probe`?",
+        ],
+    );
+}
+
+#[test]
+fn a_station_without_nests_is_refused() {
+    let (head, _) = STATION.split_once("[[nest]]").unwrap();
+    refused(head, &["station.toml:1: key `nest`: is missing"]);
+    refused(&format!("{head}nest = []"), &["station.toml:9: key `nest`: there must be at least one"]);
+}
+
+#[test]
+fn no_two_nests_share_a_name_or_an_instrument() {
+    let (head, nest) = STATION.split_once("[[nest]]").unwrap();
+    let twice = format!("{head}[[nest]]{nest}[[nest]]{nest}");
+    refused(
+        &twice,
+        &[
+            "station.toml:9: key `nest`: two nests have the name \"nest-1\"",
+            "station.toml:9: key `nest`: two nests have the probe \"1366:0101:1\"",
+            "station.toml:9: key `nest`: two nests have the console \"/dev/ttyACM0\"",
+            "station.toml:9: key `nest`: two nests have the tag-reader \"pn532_uart:/dev/ttyUSB0\"",
+        ],
+    );
+}
+
+#[test]
+fn all_mistakes_of_a_station_file_are_told_at_once() {
+    bad_station(
+        &[
+            ("name = \"station-1\"", "name = 1"),
+            ("127.0.0.1", "10.0.0.1"),
+            ("socket =", "sokcet ="),
+            ("\"nest-1\"", "\"..\""),
+        ],
+        &[
+            "station.toml:1: key `name`: must be a string, not an integer",
+            "station.toml:1: key `socket`: is missing",
+            "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet",
+            "station.toml:6: key `sokcet`: unknown key, did you mean `socket`?",
+            "station.toml:10: key `nest[1].name`: must hold a letter or a digit",
+        ],
+    );
+}
+
+#[test]
+fn signatures_are_demanded_unless_somebody_says_otherwise() {
+    let check = |written: &str, demand: Result<Demand, &str>| {
+        let (folder, read) = station(&STATION.replace("signatures.demanded = false\n", written));
+        match demand {
+            Ok(Demand::By(path)) => {
+                assert_eq!(read.unwrap().signatures, Demand::By(folder.path().join(path)));
+            }
+            Ok(Demand::Nothing) => assert_eq!(read.unwrap().signatures, Demand::Nothing),
+            Err(sentence) => {
+                let error = read.unwrap_err();
+                assert!(error.contains(sentence), "{sentence:?} is not in {error}");
+            }
+        }
+    };
+    check("signatures.demanded = false\n", Ok(Demand::Nothing));
+    check("signatures.certificate = \"firmware.pem\"\n", Ok(Demand::By("firmware.pem".into())));
+    check("", Err("key `signatures`: is missing: give the `certificate` of the signer's firmware key, or"));
+    check("signatures.demanded = true\n", Err("key `signatures.certificate`: is missing"));
+    check(
+        "signatures = { certificate = \"a\", demanded = false }\n",
+        Err("key `signatures.demanded`: must not be false beside a `certificate`"),
+    );
+}
