@@ -6,13 +6,13 @@
 
 mod answer;
 pub mod cbor;
-mod csr;
-pub mod faults;
+pub mod csr;
 pub mod frames;
 mod items;
 pub mod keys;
 pub mod line;
 pub mod message;
+pub mod scenario;
 mod status;
 pub mod store;
 pub mod tcp;

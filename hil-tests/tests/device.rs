@@ -1,6 +1,12 @@
 //! The simulated device against what was recorded from the real one, against the protocol's rules, and
 //! against the station's own side of the protocol.
 
+#[path = "device/bundle.rs"]
+mod bundle;
+#[path = "device/desk.rs"]
+mod desk;
+#[path = "device/inject.rs"]
+mod inject;
 #[path = "device/messages.rs"]
 mod messages;
 #[path = "device/recorded.rs"]

@@ -168,19 +168,16 @@ async fn every_wrong_field_of_a_command_is_named() -> anyhow::Result<()> {
 async fn a_bad_device_costs_its_own_unit_and_nothing_else() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (rig, mut station) = line(folder.path()).await?;
-    let device = |number, args: &[&str]| {
-        let mut board = Assembly::sound(number);
-        board.faults.device_args = args.iter().map(ToString::to_string).collect();
-        board
-    };
+    let device = |number, scenario: &str| Assembly::misbehaving(&rig, number, scenario);
+    let fault = |what: &str| format!("[[fault]]\nwhat = {what}\n");
     let mut garbage = Assembly::sound(1);
     garbage.faults.garbage = true;
     let cases = [
         (garbage, Outcome::Fail, "boot"),
-        (device(2, &["--bad-digest"]), Outcome::Fail, "identity"),
-        (device(3, &["--huge-length"]), Outcome::Fail, "identity"),
-        (device(4, &["--csr-subject", "CN=somebody-else"]), Outcome::Fail, "identity"),
-        (device(5, &["--wrong-token"]), Outcome::Timeout, "identity"),
+        (device(2, &fault("'wrong-digest'"))?, Outcome::Fail, "identity"),
+        (device(3, &fault("'huge-length'"))?, Outcome::Fail, "identity"),
+        (device(4, "csr.subject = 'CN=somebody-else'")?, Outcome::Fail, "identity"),
+        (device(5, &fault("'wrong-token'"))?, Outcome::Timeout, "identity"),
     ];
     for (board, outcome, step) in cases {
         let unit = line::make_one(&rig, &mut station, "WO-1", "A", &board).await?;

@@ -33,10 +33,12 @@ async fn line(folder: &Path) -> anyhow::Result<(Rig, Station)> {
     Ok((rig, station))
 }
 
-/// A board whose device program is started with these arguments.
-fn board(number: u32, device_args: &[&str]) -> Assembly {
-    let mut board = Assembly::sound(number);
-    board.faults.device_args = device_args.iter().map(ToString::to_string).collect();
+/// A device that takes its bundle and says nothing of it.
+const SWALLOWS: &str = "[[fault]]\nmessage = 2\nwhat = 'silent'\n";
+
+/// The same board, whose device keeps what it holds when it is started again.
+fn keeping(mut board: Assembly) -> Assembly {
+    board.faults.device_args.push("--keep-storage".to_owned());
     board
 }
 
@@ -166,7 +168,7 @@ async fn a_run_that_is_killed_again_and_again_still_ends() -> anyhow::Result<()>
 async fn a_device_that_took_its_bundle_is_not_given_another() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (mut rig, mut station) = line(folder.path()).await?;
-    let board = board(1, &["--keep-storage", "--swallow-answer", "2"]);
+    let board = keeping(Assembly::misbehaving(&rig, 1, SWALLOWS)?);
     let run = start_until(&rig, &mut station, &board, begins("provision")).await?;
     holds(&rig, &board, |holdings| holdings.factory_disabled).await?;
     let before = fs::read(storage(&rig, &board))?;
@@ -182,7 +184,7 @@ async fn a_device_that_took_its_bundle_is_not_given_another() -> anyhow::Result<
 async fn a_device_that_took_its_bundle_in_silence_passes_without_a_crash_too() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (rig, mut station) = line(folder.path()).await?;
-    let board = board(1, &["--keep-storage", "--swallow-answer", "2"]);
+    let board = keeping(Assembly::misbehaving(&rig, 1, SWALLOWS)?);
     let run = start_until(&rig, &mut station, &board, begins("provision")).await?;
     let unit = line::result(&mut station, &run).await?;
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
@@ -195,7 +197,7 @@ async fn a_device_that_took_its_bundle_in_silence_passes_without_a_crash_too() -
 async fn a_device_that_forgot_its_bundle_gets_a_new_identity() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (mut rig, mut station) = line(folder.path()).await?;
-    let board = board(1, &["--at-first", "--swallow-answer", "2"]);
+    let board = Assembly::misbehaving(&rig, 1, &format!("at-first = true\n{SWALLOWS}"))?;
     let run = start_until(&rig, &mut station, &board, begins("provision")).await?;
     holds(&rig, &board, |holdings| holdings.factory_disabled).await?;
     let lost = store::read(&storage(&rig, &board))?;
@@ -212,7 +214,7 @@ async fn a_device_that_forgot_its_bundle_gets_a_new_identity() -> anyhow::Result
 async fn a_device_that_keeps_its_key_gets_the_same_certificate_again() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let (mut rig, mut station) = line(folder.path()).await?;
-    let board = board(1, &["--keep-storage"]);
+    let board = keeping(Assembly::sound(1));
     let run = start_until(&rig, &mut station, &board, begins("provision")).await?;
     let issued = station.get_unit(GetUnitRequest { run_id: run.clone() }).await?.into_inner();
     let issued = issued.unit.and_then(|unit| unit.identity).context("a certificate was issued")?;

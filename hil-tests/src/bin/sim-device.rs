@@ -11,10 +11,10 @@ use anyhow::Context as _;
 use clap::Parser;
 use factory_hil_tests::{
     device::{
-        faults::Faults,
         frames,
         line::{BANNER, End, Line, Transport},
         message::Device,
+        scenario::Scenario,
         tcp::Door,
     },
     moment::simulator::Moments,
@@ -40,34 +40,39 @@ struct Arguments {
     /// Do not erase the storage at the first message: a product, not the stock program
     #[arg(long)]
     keep_storage: bool,
-    /// Write log text between the frames
-    #[arg(long)]
-    log_noise: bool,
+    /// Misbehave as this file says
+    #[arg(long, value_name = "FILE")]
+    scenario: Option<PathBuf>,
     /// Tell each message's moments to the listener at this socket, and wait until it hangs up
     #[arg(long, value_name = "SOCKET")]
     moments: Option<PathBuf>,
-    #[command(flatten)]
-    faults: Faults,
 }
 
 const EXAMPLE: &str = "\
 Example, a device for one `stationctl fcc inject --tcp 127.0.0.1:7777 ...`:
-  sim-device --storage /tmp/device.json --tcp 127.0.0.1:7777";
+  sim-device --storage /tmp/device.json --tcp 127.0.0.1:7777
+
+A scenario is a TOML file, of these:
+  at-first = true                 only until the device has stored something and is started again
+  scheme-version = \"0.0.0\"      an old firmware, which knows no other
+  csr = { subject = \"CN=other\", another-key = true }
+  [[fault]]                       any number of them, of one message or of each
+  message = 2
+  what = \"silent\"               the message is obeyed and not answered; or
+         { hang-after-bytes = 100 }
+         { slow = \"5ms\" }       between two bytes of the answer
+         \"wrong-digest\" \"wrong-token\" \"huge-length\" \"rubbish\"
+         { transport-status = 4 }
+         { return-status = 99 }
+         { log = { at-byte = 0, text = \"...\" } }   before this byte of the answer's frame";
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let faults = arguments.faults.at_start(&arguments.storage);
-    let subject = faults.csr_subject.clone();
-    let device = Device::start(&arguments.storage, arguments.keep_storage, subject)?;
+    let scenario = arguments.scenario.as_deref().map(Scenario::read).transpose()?.unwrap_or_default();
+    let scenario = scenario.at_start(&arguments.storage);
+    let device = Device::start(&arguments.storage, arguments.keep_storage, &scenario)?;
     let transport = if arguments.tcp.is_some() { Transport::Tcp } else { Transport::Serial };
-    let line = Line {
-        device,
-        transport,
-        faults,
-        noise: arguments.log_noise,
-        answered: 0,
-        moments: Moments::to(arguments.moments),
-    };
+    let line = Line { device, transport, scenario, answered: 0, moments: Moments::to(arguments.moments) };
     let end = match arguments.tcp {
         None => serve_serial(line),
         Some(address) => {

@@ -60,7 +60,8 @@ async fn main() -> anyhow::Result<()> {
     println!("the station at rest holds {} KiB of memory", rig.station_memory()?);
 
     let begun = Instant::now();
-    let made = line::make(&rig, ORDER, (1..=BOARDS).map(board).collect(), show);
+    let boards: anyhow::Result<Vec<Assembly>> = (1..=BOARDS).map(|number| board(&rig, number)).collect();
+    let made = line::make(&rig, ORDER, boards?, show);
     tokio::time::timeout(LONGEST, made).await.context("the station did not make all units in time")??;
     tokio::time::timeout(Duration::from_secs(30), controller.wait_for(BOARDS as usize))
         .await
@@ -82,16 +83,16 @@ async fn main() -> anyhow::Result<()> {
     as_planted(&units)
 }
 
-fn board(number: u32) -> Assembly {
+/// A board as it comes to the line; three of them are planted to fail.
+fn board(rig: &Rig, number: u32) -> anyhow::Result<Assembly> {
     let mut board = Assembly::sound(number);
     match number {
         4 => board.faults.rail_3v3_mv = 3720,
         7 => board.tag_locked = true,
-        // The bundle is longer than this, so the device falls silent in the middle of it.
-        9 => board.faults.device_args = vec!["--hang-after-bytes".to_owned(), "600".to_owned()],
+        9 => board = Assembly::misbehaving(rig, number, include_str!("../../scenarios/hangs.toml"))?,
         _ => {}
     }
-    board
+    Ok(board)
 }
 
 /// The MES says what became of each unit; gives the signer's books then.

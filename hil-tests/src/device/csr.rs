@@ -1,6 +1,8 @@
 //! Certificate requests as the device makes them, oddities included (FCC protocol, section 9): a NULL
 //! parameter in the signature algorithm, and an empty subject when the device did not understand it.
 
+use serde::Deserialize;
+
 use super::keys::PrivateKey;
 
 const OID_ECDSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
@@ -34,6 +36,16 @@ pub struct Usages {
     pub key: Option<i128>,
     /// 1 any, 2 serverAuth, 4 clientAuth, 8 codeSigning, 16 emailProtection, 256 timeStamping, 512 OCSPSigning.
     pub extended: Option<i128>,
+}
+
+/// How a device makes its requests; the real one does as it is asked.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Habits {
+    /// Stands for the subject that is asked for.
+    pub subject: Option<String>,
+    /// They are for another key than the one that is stored, and signed with that.
+    pub another_key: bool,
 }
 
 /// A PKCS#10 request, signed by its own key.

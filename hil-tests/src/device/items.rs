@@ -3,7 +3,7 @@
 
 use super::{
     cbor::Value,
-    csr::{self, Usages},
+    csr::{self, Habits, Usages},
     keys::{self, PrivateKey},
     status::{Failure, Status},
     store::{Kind, Store},
@@ -151,25 +151,21 @@ pub fn is_prefix_of(reserved: &str, sent: &str) -> bool {
     reserved.starts_with(sent)
 }
 
-/// Makes a key for each of `CsrReqs`, and the request for it. `subject` stands for the one asked for.
+/// Makes a key for each of `CsrReqs`, and the request for it.
 pub fn make_requests(
     store: &mut Store,
     requests: &Value,
-    subject: Option<&str>,
+    habits: &Habits,
 ) -> Result<Vec<(String, Vec<u8>)>, Failure> {
     let requests = requests.array()?;
     match requests.len() {
         0 => Err(Failure::general(Status::Malformed)),
-        1..=MAX_REQUESTS => requests.iter().map(|request| make_request(store, request, subject)).collect(),
+        1..=MAX_REQUESTS => requests.iter().map(|request| make_request(store, request, habits)).collect(),
         _ => Err(Failure::general(Status::TooManyRequests)),
     }
 }
 
-fn make_request(
-    store: &mut Store,
-    request: &Value,
-    subject: Option<&str>,
-) -> Result<(String, Vec<u8>), Failure> {
+fn make_request(store: &mut Store, request: &Value, habits: &Habits) -> Result<(String, Vec<u8>), Failure> {
     let fields = Fields::of(request, &["PrKN", "Subj", "MD", "Ext", "SM"])?;
     let name = fields.get("PrKN")?.text()?;
     let asked = fields.get("Subj")?.text()?;
@@ -184,5 +180,6 @@ fn make_request(
     }
     let key = PrivateKey::generate();
     store.put(Kind::PrivateKey, name, vec![key.to_der()])?;
-    Ok((name.to_owned(), csr::make(&key, subject.unwrap_or(asked), usages)))
+    let key = if habits.another_key { PrivateKey::generate() } else { key };
+    Ok((name.to_owned(), csr::make(&key, habits.subject.as_deref().unwrap_or(asked), usages)))
 }

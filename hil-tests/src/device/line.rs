@@ -4,17 +4,14 @@
 use std::io::{self, Read, Write};
 
 use super::{
-    faults::Faults,
     frames::{self, Received, TransportStatus},
     message::{Device, Reply},
+    scenario::Scenario,
 };
 use crate::moment::simulator::Moments;
 
 /// What the device prints when it is ready.
 pub const BANNER: &[u8] = b"factory client 4.13.4 starts\r\nwaiting for data on the serial line\r\n";
-/// Ends like a token begins, as log text may.
-const NOISE: &[u8] = b"[INFO][fcc ]: message taken, 18312 bytes of heap used by mbed";
-
 /// The moments of a message: it is there and nothing was done; it was obeyed and not answered; it was answered.
 pub const RECEIVED: &str = "received";
 /// See [`RECEIVED`].
@@ -52,9 +49,7 @@ pub struct Line {
     /// Over what.
     pub transport: Transport,
     /// How badly.
-    pub faults: Faults,
-    /// Whether log text comes between the frames.
-    pub noise: bool,
+    pub scenario: Scenario,
     /// How many messages were answered so far.
     pub answered: usize,
     /// Who is told when a message is there, when it is obeyed, and when it is answered.
@@ -65,7 +60,7 @@ impl Line {
     /// Answers messages until the conversation ends.
     pub fn converse(&mut self, input: &mut impl Read, output: &mut impl Write) -> io::Result<End> {
         loop {
-            self.faults.before_message(self.answered, input)?;
+            self.scenario.before_message(self.answered, input)?;
             let payload = match frames::receive(input)? {
                 Received::Payload(payload) => payload,
                 Received::Closed => return Ok(End::Left),
@@ -74,14 +69,14 @@ impl Line {
             self.moments.tell(RECEIVED);
             let reply = self.device.handle(&payload);
             self.moments.tell(OBEYED);
-            if self.noise {
-                frames::send(output, NOISE)?;
+            match &reply {
+                Reply::Answer(payload) => {
+                    self.scenario.send(frames::answer(payload), self.answered, output)?;
+                }
+                Reply::NotProcessed => {
+                    frames::send(output, &frames::status(TransportStatus::NotProcessed))?;
+                }
             }
-            let frame = match &reply {
-                Reply::Answer(payload) => self.faults.spoil(frames::answer(payload), self.answered),
-                Reply::NotProcessed => frames::status(TransportStatus::NotProcessed),
-            };
-            frames::send(output, &frame)?;
             self.answered += 1;
             self.moments.tell(ANSWERED);
             if !self.device.is_alive() {

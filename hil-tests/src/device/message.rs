@@ -6,12 +6,15 @@ use std::{io, path::Path};
 use super::{
     answer::Findings,
     cbor::{self, Value},
+    csr::Habits,
     items::{self, Clock, is_prefix_of},
+    scenario::Scenario,
     status::{Failure, Status},
     store::{Bytes, Holdings, Store},
     verify,
 };
 
+/// The one that every released client knows.
 const SCHEME_VERSION: &str = "0.0.1";
 const ENTROPY_LENGTH: usize = 48;
 const ROOT_OF_TRUST_LENGTH: usize = 16;
@@ -31,8 +34,8 @@ pub struct Device {
     store: Store,
     /// Whether the storage is still to be erased, as the stock program does at the first message.
     erase: bool,
-    /// Stands for the subject that a certificate request asks for.
-    subject: Option<String>,
+    scheme: String,
+    csr: Habits,
     clock: Clock,
     alive: bool,
 }
@@ -46,9 +49,16 @@ struct Flags<'a> {
 }
 
 impl Device {
-    /// A device that has just started.
-    pub fn start(storage: &Path, keep_storage: bool, subject: Option<String>) -> io::Result<Self> {
-        Ok(Self { store: Store::open(storage)?, erase: !keep_storage, subject, clock: 0, alive: false })
+    /// A device that has just started, and what is odd about it.
+    pub fn start(storage: &Path, keep_storage: bool, scenario: &Scenario) -> io::Result<Self> {
+        Ok(Self {
+            store: Store::open(storage)?,
+            erase: !keep_storage,
+            scheme: scenario.scheme_version.clone().unwrap_or_else(|| SCHEME_VERSION.to_owned()),
+            csr: scenario.csr.clone(),
+            clock: 0,
+            alive: false,
+        })
     }
 
     /// Whether the session goes on behind the last answer.
@@ -73,7 +83,7 @@ impl Device {
         }
         let pairs = cbor::top_map(payload)?;
         let find = |key: &str| pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value);
-        check_scheme(find("SchemeVersion"))?;
+        self.check_scheme(find("SchemeVersion"))?;
         self.inject(find("Entropy"), ENTROPY_LENGTH, Status::EntropyExists, |h| &mut h.entropy)?;
         self.inject(find("ROT"), ROOT_OF_TRUST_LENGTH, Status::RootOfTrustExists, |h| &mut h.root_of_trust)?;
         if self.store.holdings().factory_disabled {
@@ -90,7 +100,7 @@ impl Device {
                 return Err(Failure::general(Status::Malformed));
             }
             findings.has_large_buffer = true;
-            findings.csrs = items::make_requests(&mut self.store, requests, self.subject.as_deref())?;
+            findings.csrs = items::make_requests(&mut self.store, requests, &self.csr)?;
         }
         if !flags.keep_alive {
             self.trust_time_server()?;
@@ -102,6 +112,14 @@ impl Device {
             self.store.change(|holdings| holdings.factory_disabled = true)?;
         }
         Ok(())
+    }
+
+    fn check_scheme(&self, value: Option<&Value>) -> Result<(), Failure> {
+        match value {
+            Some(Value::Text(text)) if *text == self.scheme => Ok(()),
+            Some(Value::Bytes(bytes)) if bytes == self.scheme.as_bytes() => Ok(()),
+            _ => Err(Failure::general(Status::WrongScheme)),
+        }
     }
 
     /// Write-once bytes of a fixed length.
@@ -185,14 +203,6 @@ impl Device {
         self.store.change(|holdings| {
             holdings.time_server.get_or_insert(Bytes(key));
         })
-    }
-}
-
-fn check_scheme(value: Option<&Value>) -> Result<(), Failure> {
-    match value {
-        Some(Value::Text(text)) if text == SCHEME_VERSION => Ok(()),
-        Some(Value::Bytes(bytes)) if bytes == SCHEME_VERSION.as_bytes() => Ok(()),
-        _ => Err(Failure::general(Status::WrongScheme)),
     }
 }
 

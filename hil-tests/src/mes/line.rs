@@ -40,6 +40,15 @@ impl Assembly {
         Self { serial: format!("SN{number:04}"), number, faults: Faults::default(), tag_locked: false }
     }
 
+    /// A board whose device misbehaves: a scenario, TOML, as `sim-device --help` tells it.
+    pub fn misbehaving(rig: &Rig, number: u32, scenario: &str) -> anyhow::Result<Self> {
+        let mut board = Self::sound(number);
+        let file = rig.folder.join(format!("scenario-{}.toml", board.serial));
+        fs::write(&file, scenario)?;
+        board.faults.device_args = vec!["--scenario".to_owned(), file.display().to_string()];
+        Ok(board)
+    }
+
     fn tag(&self) -> Placement {
         Placement {
             kind: ntag::Kind::Ntag213,

@@ -6,6 +6,7 @@ use factory_fixtures::fcc::message::Answer;
 use factory_hil_tests::device::{
     cbor::Value,
     message::{Device, Reply},
+    scenario::Scenario,
     store::{Holdings, Kind},
 };
 use proptest::prelude::*;
@@ -23,7 +24,7 @@ use super::{
 /// What a device that has just started says to these messages: the last answer, and what it then holds.
 fn say(messages: &[Message]) -> (Reply, Holdings) {
     let (_directory, storage) = sim::place();
-    let mut device = Device::start(&storage, false, None).unwrap();
+    let mut device = Device::start(&storage, false, &Scenario::default()).unwrap();
     let reply = messages.iter().map(|message| device.handle(&message.encode())).last().unwrap();
     (reply, sim::held(&storage))
 }
@@ -297,7 +298,7 @@ fn nothing_is_rolled_back_and_nothing_is_stored_twice() {
 fn a_session_lives_as_its_last_good_message_says() {
     let check = |messages: &[Message], is_alive: bool| {
         let (_directory, storage) = sim::place();
-        let mut device = Device::start(&storage, false, None).unwrap();
+        let mut device = Device::start(&storage, false, &Scenario::default()).unwrap();
         for message in messages {
             device.handle(&message.encode());
         }
@@ -316,8 +317,8 @@ fn a_session_lives_as_its_last_good_message_says() {
 #[test]
 fn a_disabled_device_answers_only_what_precedes_its_storage() {
     let (_directory, storage) = sim::place();
-    Device::start(&storage, false, None).unwrap().handle(&Message::bundle().encode());
-    let mut device = Device::start(&storage, true, None).unwrap();
+    Device::start(&storage, false, &Scenario::default()).unwrap().handle(&Message::bundle().encode());
+    let mut device = Device::start(&storage, true, &Scenario::default()).unwrap();
     assert_eq!(device.handle(&Message::bundle().encode()), Reply::NotProcessed);
     let mut status = |payload: &[u8]| match device.handle(payload) {
         Reply::Answer(payload) => Answer::decode(&payload).unwrap().return_status.number(),
@@ -345,7 +346,9 @@ fn the_map_on_top_must_be_definite_and_alone() {
     let wide = [&good[..good.len() - 1], &[0x1a, 0, 0, 0, 0]].concat();
     for (payload, status) in [(indefinite, 20), (trailing, 20), (wide, 0), (good, 0)] {
         let (_directory, storage) = sim::place();
-        let Reply::Answer(payload) = Device::start(&storage, false, None).unwrap().handle(&payload) else {
+        let Reply::Answer(payload) =
+            Device::start(&storage, false, &Scenario::default()).unwrap().handle(&payload)
+        else {
             panic!("not processed");
         };
         assert_eq!(Answer::decode(&payload).unwrap().return_status.number(), status);
@@ -356,7 +359,7 @@ proptest! {
     #[test]
     fn any_payload_is_answered_without_a_panic(at in 0..2352_usize, byte: u8, cut in 1..2352_usize) {
         let (_directory, storage) = sim::place();
-        let mut device = Device::start(&storage, false, None).unwrap();
+        let mut device = Device::start(&storage, false, &Scenario::default()).unwrap();
         let mut payload = bytes(recorded::KEY_BY_STATION);
         payload[at] = byte;
         device.handle(&payload[..cut]);

@@ -1,6 +1,7 @@
 //! A sim-device process under test, and its line.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -62,6 +63,13 @@ impl Sim {
         let mut child = command(storage, switches).spawn().unwrap();
         let line = join(child.stdout.take().unwrap(), child.stdin.take().unwrap());
         Self { child, line }
+    }
+
+    /// A device that misbehaves as a scenario, TOML, says.
+    pub fn misbehaving(storage: &Path, scenario: &str) -> Self {
+        let file = storage.with_extension("toml");
+        fs::write(&file, scenario).unwrap();
+        Self::boot(storage, &["--scenario", file.to_str().unwrap()])
     }
 
     /// The device's answer to these bytes, and the text around it.

@@ -4,6 +4,7 @@ use factory_fixtures::fcc::frame;
 use factory_hil_tests::device::{
     frames::{TransportStatus, answer, status},
     message::{Device, Reply},
+    scenario::Scenario,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -122,7 +123,8 @@ async fn check(storage: &std::path::Path, switches: &[&str], request: &[u8], hea
 async fn an_answer_of_whatever_return_status_ends_well_and_status_9_does_not() {
     let reply = |message: &Message| {
         let (_directory, storage) = sim::place();
-        let Reply::Answer(payload) = Device::start(&storage, false, None).unwrap().handle(&message.encode())
+        let Reply::Answer(payload) =
+            Device::start(&storage, false, &Scenario::default()).unwrap().handle(&message.encode())
         else {
             panic!("not processed");
         };
