@@ -78,6 +78,19 @@ impl Rig {
         self.folder.join(format!("nest-{name}"))
     }
 
+    /// Where the device on a board keeps what it is given, once it was in this nest.
+    pub fn storage(&self, nest: &str, serial: &str) -> PathBuf {
+        self.nest(nest).join(format!("board-{serial}.fcc"))
+    }
+
+    /// Replaces a text in a file of the line.
+    pub fn edit(&self, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(file);
+        let text = fs::read_to_string(&path)?;
+        ensure!(text.contains(from), "{file} does not hold {from:?}");
+        Ok(fs::write(path, text.replace(from, to))?)
+    }
+
     /// Where a nest's simulators tell their moments, if somebody listens; a device does when its board says so.
     pub fn moments(&self, nest: &str) -> PathBuf {
         self.nest(nest).join("moments.sock")

@@ -228,14 +228,6 @@ async fn a_controller_that_was_away_gets_everything_once() -> anyhow::Result<()>
     Ok(())
 }
 
-/// Replaces a text in a file of the line.
-fn edit(rig: &Rig, file: &str, from: &str, to: &str) -> anyhow::Result<()> {
-    let path = rig.folder.join(file);
-    let text = fs::read_to_string(&path)?;
-    assert!(text.contains(from), "{file} does not hold {from:?}");
-    Ok(fs::write(path, text.replace(from, to))?)
-}
-
 #[tokio::test]
 async fn a_missing_instrument_is_said_in_one_sentence_with_what_to_do() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
@@ -257,7 +249,7 @@ async fn a_missing_instrument_is_said_in_one_sentence_with_what_to_do() -> anyho
         ),
     ];
     for (from, to, what, remedy) in cases {
-        edit(&rig, "station.toml", from, to)?;
+        rig.edit("station.toml", from, to)?;
         rig.start_station()?;
         let mut station = StationClient::connect(rig.station.clone()).await?;
         line::open(&rig, &mut station, "WO-1", 10).await?;
@@ -274,7 +266,7 @@ async fn a_missing_instrument_is_said_in_one_sentence_with_what_to_do() -> anyho
         assert_eq!(runs.len(), 0);
         drop(station);
         rig.stop_station()?;
-        edit(&rig, "station.toml", to, from)?;
+        rig.edit("station.toml", to, from)?;
     }
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;
@@ -288,7 +280,7 @@ async fn a_recipe_may_hold_its_image_as_intel_hex() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let mut rig = Rig::build(folder.path(), programs(), &["A"], &format!("http://{}", free_address()?))?;
     fs::copy(FIRMWARE_HEX, folder.path().join("recipes/hilfw.hex"))?;
-    edit(&rig, "recipes/sensor.toml", "image = \"hilfw.elf\"", "image = \"hilfw.hex\"\nformat = \"hex\"")?;
+    rig.edit("recipes/sensor.toml", "image = \"hilfw.elf\"", "image = \"hilfw.hex\"\nformat = \"hex\"")?;
     rig.sign_images()?;
     rig.start_signer()?;
     rig.start_station()?;

@@ -79,7 +79,7 @@ async fn after_a_crash(
 }
 
 fn storage(rig: &Rig, board: &Assembly) -> PathBuf {
-    rig.nest("A").join(format!("board-{}.fcc", board.serial))
+    rig.storage("A", &board.serial)
 }
 
 /// Waits until what the device holds is as wanted.

@@ -127,7 +127,8 @@ pub enum TemplateError {
 /// A unit lacks what a text needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "needs the value {{{0}}}, which the unit does not have: give it with the order's list of units, or at the start"
+    "needs the value {{{0}}}, which the unit does not have: give it with the order's list of units, or, where the order \
+     has none, at the start"
 )]
 pub struct NoValue(pub String);
 

@@ -211,7 +211,7 @@ fn a_units_own_values_must_do() {
         "mac",
         None,
         "identity.endpoint-name needs the value {mac}, which the unit does not have: give it with the order's list of \
-         units, or at the start",
+         units, or, where the order has none, at the start",
     );
     check(
         "mac",
