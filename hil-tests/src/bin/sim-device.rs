@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use factory_hil_tests::{
     device::{
-        frames,
+        frames, keys,
         line::{BANNER, End, Line, Transport},
         message::Device,
         scenario::Scenario,
@@ -68,6 +68,7 @@ A scenario is a TOML file, of these:
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
+    keys::seed();
     let scenario = arguments.scenario.as_deref().map(Scenario::read).transpose()?.unwrap_or_default();
     let scenario = scenario.at_start(&arguments.storage);
     let device = Device::start(&arguments.storage, arguments.keep_storage, &scenario)?;

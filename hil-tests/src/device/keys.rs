@@ -13,6 +13,11 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
+/// Seeds the random number generator, as a device does when it boots; it takes some time.
+pub fn seed() {
+    aws_lc_rs::rand::fill(&mut [0]).expect("the system has randomness");
+}
+
 /// A private key of the device.
 pub struct PrivateKey(EcdsaKeyPair);
 
