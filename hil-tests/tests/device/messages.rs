@@ -88,10 +88,14 @@ impl Message {
     }
 
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::new(Vec::new());
-        write(&Value::Map(self.0.clone()), &mut out);
-        out.into_writer()
+        encoded(&Value::Map(self.0.clone()))
     }
+}
+
+pub fn encoded(value: &Value) -> Vec<u8> {
+    let mut out = Encoder::new(Vec::new());
+    write(value, &mut out);
+    out.into_writer()
 }
 
 fn write(value: &Value, out: &mut Encoder<Vec<u8>>) {

@@ -2,6 +2,10 @@
 
 use std::slice;
 
+use aws_lc_rs::{
+    encoding::{AsDer as _, EcPrivateKeyRfc5915Der},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair},
+};
 use factory_fixtures::fcc::message::Answer;
 use factory_hil_tests::device::{
     cbor::Value,
@@ -11,12 +15,12 @@ use factory_hil_tests::device::{
 };
 use proptest::prelude::*;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair,
-    PKCS_ECDSA_P384_SHA384, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, date_time_ymd,
 };
 
 use super::{
-    messages::{CERTIFICATE, KEY, Message, URI, certificate, common_name, text},
+    messages::{CERTIFICATE, KEY, Message, URI, certificate, common_name, encoded, map, text},
     recorded::{self, bytes},
     sim,
 };
@@ -34,6 +38,22 @@ fn answer(messages: &[Message]) -> Answer {
         Reply::Answer(payload) => Answer::decode(&payload).unwrap(),
         Reply::NotProcessed => panic!("the message was not processed"),
     }
+}
+
+/// What a device says to this payload, and what it then holds.
+fn say_encoded(payload: &[u8]) -> (u32, Holdings) {
+    let (_directory, storage) = sim::place();
+    let Reply::Answer(answer) = Device::start(&storage, false, &Scenario::default()).unwrap().handle(payload)
+    else {
+        panic!("the message was not processed")
+    };
+    (Answer::decode(&answer).unwrap().return_status.number(), sim::held(&storage))
+}
+
+/// The payload with its one `from` replaced.
+fn replaced(payload: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = payload.windows(from.len()).position(|window| window == from).expect("it is there");
+    [&payload[..at], to, &payload[at + from.len()..]].concat()
 }
 
 fn check(message: Message, status: u32, info: &str) {
@@ -88,8 +108,73 @@ fn items_are_checked_as_they_are_stored() {
     check(good().parameter(&long[1..], text("")), 0, FINE);
     let twice = good().add("ConfigParams", &[("Name", text("mbed.Timezone")), ("Data", text("UTC"))]);
     check(twice, 17, "Data already exists:mbed.Timezone");
+    check(good().parameter("own", Value::Bytes(vec![7; 70_000])), 0, FINE);
     check(good().parameter("mbed.CurrentTime", Value::Integer(1_483_264_799)), 1, GENERAL);
     check(good().parameter("mbed.", Value::Integer(7)), 1, GENERAL);
+}
+
+#[test]
+fn what_is_in_an_item_may_be_encoded_in_more_than_one_way() {
+    // The value of a parameter as it is sent, and what of it is stored; or that it is refused.
+    let check = |encoded: &[u8], wanted: Option<&[u8]>| {
+        let plain = Message::bundle().parameter("own", text("PLACE"));
+        let payload = replaced(&plain.encode(), b"\x65PLACE", encoded);
+        let (status, held) = say_encoded(&payload);
+        assert_eq!(status, if wanted.is_some() { 0 } else { 20 }, "{encoded:02x?}");
+        assert_eq!(held.get(Kind::Config, "own"), wanted, "{encoded:02x?}");
+    };
+    check(&[0x07], Some(&[7, 0, 0, 0, 0, 0, 0, 0]));
+    check(&[0x1b, 0, 0, 0, 0, 0, 0, 0, 7], Some(&[7, 0, 0, 0, 0, 0, 0, 0]));
+    check(&[0x26], Some(&[0xf9, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]));
+    // A bignum, tag 2; any other tag; a float of each width; false, true, null, undefined.
+    check(&[0xc2, 0x42, 1, 2], Some(&[2, 1, 0, 0, 0, 0, 0, 0]));
+    for refused in [&[0xc1, 0x07][..], &[0xf9, 0, 0], &[0xfa, 0, 0, 0, 0], &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        check(refused, None);
+    }
+    for simple in 0xf4..=0xf7 {
+        check(&[simple], None);
+    }
+
+    // Arrays and maps below the top one may be indefinite.
+    let good = Message::csr();
+    let requests = encoded(&good.0[2].1);
+    let [0x81, request @ ..] = &requests[..] else { panic!("one request is asked for") };
+    let [0xa0..=0xb7, fields @ ..] = request else { panic!("a request is a map") };
+    let loose = [&[0x9f, 0xbf], fields, &[0xff, 0xff]].concat();
+    assert_eq!(say_encoded(&replaced(&good.encode(), &requests, &loose)).0, 0);
+}
+
+#[test]
+fn keys_and_certificates_are_read_as_a_device_reads_them() {
+    let good = Message::bundle;
+    let key = KeyPair::generate().unwrap();
+    let (der, pkcs8) = certificate(&key, |_| {});
+    let pair = EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8).unwrap();
+    let sec1: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+    let with_key = |key: &[u8], certificate: &[u8]| {
+        good().item(KEY, "Data", Value::Bytes(key.to_vec())).item(
+            CERTIFICATE,
+            "Data",
+            Value::Bytes(certificate.to_vec()),
+        )
+    };
+    check(with_key(&pkcs8, &der), 0, FINE);
+    check(with_key(sec1.as_ref(), &der), 0, FINE);
+    check(with_key(&pkcs8, &[&der[..], &[0]].concat()), 0, FINE);
+    check(good().identity(|params| params.not_after = date_time_ymd(9999, 12, 31)), 0, FINE);
+    check(good().identity(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), 0, FINE);
+
+    const SERVER_CA: &str = "mbed.BootstrapServerCACert";
+    let server_ca = |der: Vec<u8>| good().item(SERVER_CA, "Data", Value::Bytes(der));
+    let unread = format!("Certificate parse failed:{SERVER_CA}");
+    let (expired, _) = certificate(&key, |params| params.not_after = date_time_ymd(2026, 1, 2));
+    check(server_ca(expired), 0, FINE);
+    let rsa = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+    check(server_ca(certificate(&rsa, |_| {}).0), 18, &unread);
+    let p384 = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
+    let by_p384 = Issuer::new(CertificateParams::default(), p384);
+    let sha384 = CertificateParams::default().signed_by(&key, &by_p384).unwrap().der().to_vec();
+    check(server_ca(sha384), 18, &unread);
 }
 
 #[test]
@@ -276,6 +361,14 @@ fn requests_for_csrs_have_rules_of_their_own() {
         &format!("Data already exists:{KEY}"),
     );
     check(good().set("CsrReqs", Value::Array(vec![one[0].clone(); 6])), 36, GENERAL);
+    // Five answers with the longest subjects there are still fit.
+    let five = (0..5).map(|number| {
+        let subject = format!("CN={},O={}", "n".repeat(64), "o".repeat(128));
+        let ext = map(&[("KU", Value::Integer(1)), ("EKU", Value::Integer(4))]);
+        let name = text(format!("key{number}"));
+        map(&[("PrKN", name), ("Subj", text(subject)), ("MD", Value::Integer(1)), ("Ext", ext)])
+    });
+    check(good().set("CsrReqs", Value::Array(five.collect())), 0, FINE);
     for subject in ["nonsense", "", "C=GB,X=Y"] {
         let Value::Map(mut request) = one[0].clone() else { panic!("a request is a map") };
         request[1].1 = text(subject);
@@ -345,13 +438,7 @@ fn the_map_on_top_must_be_definite_and_alone() {
     // Verify in four bytes more than it needs.
     let wide = [&good[..good.len() - 1], &[0x1a, 0, 0, 0, 0]].concat();
     for (payload, status) in [(indefinite, 20), (trailing, 20), (wide, 0), (good, 0)] {
-        let (_directory, storage) = sim::place();
-        let Reply::Answer(payload) =
-            Device::start(&storage, false, &Scenario::default()).unwrap().handle(&payload)
-        else {
-            panic!("not processed");
-        };
-        assert_eq!(Answer::decode(&payload).unwrap().return_status.number(), status);
+        assert_eq!(say_encoded(&payload).0, status);
     }
 }
 
