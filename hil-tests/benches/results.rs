@@ -23,12 +23,14 @@ use factory_proto::{
     ids::EnrolmentId,
     outcome::Outcome,
     station::{
-        ReportResultsRequest, ReportResultsResponse,
+        HeartbeatRequest, HeartbeatResponse, ReportResultsRequest, ReportResultsResponse,
+        ValidateUnitRequest, ValidateUnitResponse,
         line_controller_client::LineControllerClient,
         line_controller_server::{LineController, LineControllerServer},
     },
 };
 use factory_station::{
+    line::controllers::Controllers,
     recipe::template::Values,
     record::{
         FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,
@@ -44,10 +46,7 @@ use tokio_stream::{
     wrappers::{ReceiverStream, TcpListenerStream},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Endpoint, Server},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 use uuid::Uuid;
 
 const RESULTS: u64 = 100_000;
@@ -114,11 +113,10 @@ async fn measure(results: u64) -> anyhow::Result<()> {
 async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Result<()> {
     let journal = Arc::new(Journal::open(folder, Options::default())?);
     let backlog = Backlog::count(&journal)?;
+    let controllers = Controllers::at(&[format!("http://{address}").parse()?], None)?;
     let uplink = || Uplink {
         station: "line-1".parse().expect("it is a name"),
-        controller: Endpoint::from_shared(format!("http://{address}"))
-            .expect("it is a URI")
-            .connect_timeout(Duration::from_secs(5)),
+        controllers: controllers.clone(),
         journal: journal.clone(),
         backlog: backlog.clone(),
     };
@@ -237,6 +235,17 @@ impl LineController for Counter {
         });
         Ok(Response::new(Box::pin(answers)))
     }
+
+    async fn validate_unit(
+        &self,
+        _: Request<ValidateUnitRequest>,
+    ) -> Result<Response<ValidateUnitResponse>, Status> {
+        Err(Status::unimplemented("it counts results"))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("it counts results"))
+    }
 }
 
 /// A result as the virtual line has them: 6 steps, 6 measurements, a certificate, 2 KiB on the console.
@@ -261,6 +270,7 @@ fn closed(number: u64) -> RunClosed {
             recipe_digest: [1; 32],
             started: now,
             values: Values::default(),
+            allowed: None,
         },
         ended: now,
         outcome: Outcome::Pass,

@@ -10,6 +10,7 @@ use std::{
 };
 
 use factory_journal::{Journal, JournalError, Options};
+use factory_jws::JwsKeyError;
 use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -25,6 +26,13 @@ use crate::{
     config::{Config, NestSettings},
     events::Events,
     health,
+    line::{
+        self, Line,
+        controllers::{ControllerTlsError, Controllers},
+        heartbeat::Heart,
+        offline::Offline,
+        refusals::Refusals,
+    },
     nest::{Left, Nest, Shared},
     orders::Orders,
     provenance::{Notary, Trouble},
@@ -70,6 +78,12 @@ pub enum AppError {
     /// The certificate that signatures are held against.
     #[error(transparent)]
     Signatures(#[from] SignatureError),
+    /// A controller cannot be called.
+    #[error(transparent)]
+    Controller(#[from] ControllerTlsError),
+    /// The key that offline allowances are held against.
+    #[error("`offline-budget.key` of the station file cannot be used")]
+    AllowanceKey(#[from] JwsKeyError),
     /// The signer cannot be called.
     #[error(transparent)]
     Signer(#[from] SignerTlsError),
@@ -91,14 +105,30 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let units = Units::new(journal.clone());
+    let events = Events::default();
+    let offline = Offline::new(
+        config.name.clone(),
+        line::allowance_keys(config.offline_budget_key.as_deref())?,
+        journal.clone(),
+        events.clone(),
+        mem::take(&mut books.budget),
+    );
+    let line = Line {
+        station: config.name.clone(),
+        controllers: Controllers::at(&config.controllers, config.controller_tls.as_ref())?,
+        interlock: config.interlock,
+        offline,
+        refusals: Refusals::of(&journal)?,
+    };
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
         orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
-        events: Events::default(),
+        events,
         recipes,
         journal,
+        line,
     };
 
     let nest_tasks = TaskTracker::new();
@@ -112,7 +142,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
 
     let uplink = Uplink {
         station: config.name.clone(),
-        controller: config.controller.clone(),
+        controllers: shared.line.controllers.clone(),
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
     };
@@ -131,6 +161,14 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         occasions: config.provenance.clone(),
         trouble: trouble.clone(),
     };
+    let heart = Heart {
+        every: config.heartbeat,
+        nests: nests.clone(),
+        shared: shared.clone(),
+        provenance: trouble.clone(),
+        configuration: config.digest,
+    };
+    let heart = tokio::spawn(heart.beat(stop_uplink.clone()));
     let stop_notary = CancellationToken::new();
     let notary = tokio::spawn(notary.run(stop_notary.clone()));
 
@@ -160,6 +198,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
     let _ = upkeep.await;
+    let _ = heart.await;
     if server_ended.is_none() {
         let _ = timeout(LAST_CALLS, server).await;
     }

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     net::SocketAddr,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,13 +12,21 @@ use std::{
 use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
-use tonic::transport::{Endpoint, Uri};
+use sha2::{Digest as _, Sha256};
+use tonic::transport::Uri;
 
 use crate::{
+    line::{controllers::ControllerTls, interlock::Interlock},
     provenance::Occasions,
     signatures::Demand,
     signer::{SignerPlace, SignerTls},
 };
+
+/// A list that is longer is a mistake.
+const MOST_CONTROLLERS: usize = 8;
+const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// An operator who waits for longer has gone.
+const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
 /// The station file, as meant.
 #[derive(Debug, Clone)]
@@ -35,14 +45,24 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where stationctl calls: a Unix socket.
     pub socket: PathBuf,
-    /// The line's controller; loopback only, for want of TLS.
-    pub controller: Endpoint,
+    /// Where the line's controllers are, 1 to 8, in the order in which they are preferred.
+    pub controllers: Vec<Uri>,
+    /// What both sides show where that is `https://`.
+    pub controller_tls: Option<ControllerTls>,
+    /// How often they are told that the station lives.
+    pub heartbeat: Duration,
+    /// Whether and how they are asked before a unit starts.
+    pub interlock: Interlock,
+    /// The file with the key, or a certificate of it, that offline allowances are signed with.
+    pub offline_budget_key: Option<PathBuf>,
     /// How long running units may still take when the station is told to stop.
     pub drain: Duration,
     /// When the log's heads are signed.
     pub provenance: Occasions,
     /// The nests, at least one.
     pub nests: Vec<NestSettings>,
+    /// SHA-256 of the file.
+    pub digest: [u8; 32],
 }
 
 /// One nest and its instruments.
@@ -72,7 +92,10 @@ pub struct ConsoleSettings {
 impl Config {
     /// Reads a station file; all its mistakes at once.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        factory_settings::read(path, Self::written)
+        let text = fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        let digest = Sha256::digest(&text).into();
+        Ok(factory_settings::parse(path, &text, |file| Some(Self { digest, ..Self::written(file)? }))?)
     }
 
     fn written(file: &mut Table<'_>) -> Option<Self> {
@@ -90,7 +113,11 @@ impl Config {
         let signer = signer(file);
         let listen: Option<SocketAddr> = file.required("listen", text);
         let socket = file.required("socket", path);
-        let controller: Option<Uri> = file.required("controller", text);
+        let controllers: Option<Vec<Uri>> = file.required("controllers", list(text));
+        let controller_tls = file.optional("controller-tls", table(controller_tls));
+        let heartbeat = file.or("heartbeat", Duration::from_secs(10), duration);
+        let interlock = file.or("interlock", Interlock::USUAL, table(interlock));
+        let offline_budget_key = file.optional("offline-budget", table(|it| it.required("key", path)));
         let drain = file.or("drain", Duration::from_secs(60), duration);
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
         let nests = file.required("nest", list(table(NestSettings::written)));
@@ -98,12 +125,10 @@ impl Config {
         if listen.is_some_and(|address| !address.ip().is_loopback()) {
             file.complain("listen", "must be a loopback address: there is no TLS on this listener yet");
         }
-        if controller.as_ref().is_some_and(|uri| !is_loopback(uri)) {
-            file.complain(
-                "controller",
-                "must be an http:// address on loopback: there is no TLS on this connection yet",
-            );
+        if let (Some(controllers), Some(tls)) = (&controllers, &controller_tls) {
+            complain_of_controllers(file, controllers, tls.is_some());
         }
+        complain_unless_within(file, "heartbeat", heartbeat, HEARTBEAT);
         if let Some(nests) = &nests {
             complain_of_nests(file, nests);
         }
@@ -115,10 +140,15 @@ impl Config {
             signer: signer?,
             listen: listen?,
             socket: socket?,
-            controller: Endpoint::from(controller?).connect_timeout(Duration::from_secs(5)),
+            controllers: controllers?,
+            controller_tls: controller_tls?,
+            heartbeat: heartbeat?,
+            interlock: interlock?,
+            offline_budget_key: offline_budget_key?,
             drain: drain?,
             provenance: provenance?,
             nests: nests?,
+            digest: [0; 32],
         })
     }
 }
@@ -187,6 +217,59 @@ fn signer_tls(tls: &mut Table<'_>) -> Option<SignerTls> {
     let certificate = tls.required("certificate", path);
     let key = tls.required("key", path);
     Some(SignerTls { ca: ca?, certificate: certificate?, key: key? })
+}
+
+fn controller_tls(tls: &mut Table<'_>) -> Option<ControllerTls> {
+    let ca = tls.required("ca", path);
+    let certificate = tls.required("certificate", path);
+    let key = tls.required("key", path);
+    Some(ControllerTls { ca: ca?, certificate: certificate?, key: key? })
+}
+
+fn interlock(interlock: &mut Table<'_>) -> Option<Interlock> {
+    let demanded = interlock.or("demanded", Interlock::USUAL.demanded, flag);
+    let deadline = interlock.or("deadline", Interlock::USUAL.deadline, duration);
+    complain_unless_within(interlock, "deadline", deadline, DEADLINE);
+    Some(Interlock { demanded: demanded?, deadline: deadline? })
+}
+
+fn complain_unless_within(
+    table: &Table<'_>,
+    key: &str,
+    value: Option<Duration>,
+    bounds: RangeInclusive<Duration>,
+) {
+    if value.is_some_and(|value| !bounds.contains(&value)) {
+        let (least, most) = bounds.into_inner();
+        table.complain(key, format!("must be {least:?} to {most:?}"));
+    }
+}
+
+/// Each address is there once; what leaves this host is `https://`.
+fn complain_of_controllers(file: &Table<'_>, controllers: &[Uri], tls: bool) {
+    if !(1..=MOST_CONTROLLERS).contains(&controllers.len()) {
+        file.complain("controllers", format!("must be 1 to {MOST_CONTROLLERS} addresses"));
+    }
+    let mut seen = BTreeSet::new();
+    for uri in controllers {
+        if !seen.insert(uri.to_string()) {
+            file.complain("controllers", format!("{uri} is there twice"));
+        }
+        match uri.scheme_str() {
+            Some("https") if !tls => {
+                file.complain(
+                    "controllers",
+                    format!("{uri} needs [controller-tls]: both sides prove who they are"),
+                );
+            }
+            Some("https") => {}
+            _ if is_loopback(uri) => {}
+            _ => file.complain("controllers", format!("{uri} must be https://, or http:// on loopback")),
+        }
+    }
+    if tls && controllers.iter().all(|uri| uri.scheme_str() != Some("https")) {
+        file.complain("controller-tls", "needs one of `controllers` to be https://");
+    }
 }
 
 fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {

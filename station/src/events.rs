@@ -10,7 +10,8 @@ use factory_proto::{
 use tokio::sync::broadcast;
 
 use crate::{
-    record::{Quarantine, Resumption, RunId, RunOpened, Stopped},
+    line::budget::Left,
+    record::{Quarantine, Resumption, RunId, RunOpened, Stopped, UnitRefused},
     step::Step,
 };
 
@@ -22,8 +23,8 @@ const BACKLOG: usize = 1024;
 pub struct Event {
     /// When.
     pub time: SystemTime,
-    /// Where.
-    pub nest: NestName,
+    /// Where; absent where it is about the whole station.
+    pub nest: Option<NestName>,
     /// To which run on which unit.
     pub run: Option<(RunId, Serial)>,
     /// What.
@@ -56,6 +57,10 @@ pub enum What {
     Progress(Step, Progress),
     /// A run that the station's end had left open goes on.
     Resumed(Resumption),
+    /// The line's controller did not let a unit start.
+    Refused(UnitRefused),
+    /// What is left of the offline budget has changed.
+    Budget(Left),
     /// A run ended, and its result is durable.
     Closed(Outcome, Option<Stopped>, Option<Quarantine>),
 }
@@ -91,8 +96,19 @@ impl Events {
         self.send(&run.nest, Some((run.run, run.serial.clone())), what);
     }
 
-    fn send(&self, nest: &NestName, run: Option<(RunId, Serial)>, what: What) {
+    /// Tells that a unit was refused.
+    pub fn tell_refused(&self, refused: UnitRefused) {
+        let run = Some((refused.run, refused.serial.clone()));
+        self.send(&refused.nest.clone(), run, What::Refused(refused));
+    }
+
+    /// Tells what is left of the offline budget now that a new allowance is in force.
+    pub fn tell_budget(&self, left: Left) {
+        self.send(None, None, What::Budget(left));
+    }
+
+    fn send<'a>(&self, nest: impl Into<Option<&'a NestName>>, run: Option<(RunId, Serial)>, what: What) {
         // An error says that nobody watches.
-        let _ = self.0.send(Event { time: SystemTime::now(), nest: nest.clone(), run, what });
+        let _ = self.0.send(Event { time: SystemTime::now(), nest: nest.into().cloned(), run, what });
     }
 }

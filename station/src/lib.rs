@@ -10,6 +10,7 @@ pub mod config;
 pub mod events;
 pub mod health;
 pub mod key;
+pub mod line;
 pub mod nest;
 pub mod orders;
 pub mod phase;

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     health,
+    line::offline::OfflineError,
     nest::{Nest, Shared, StartError},
     orders::OrderError,
     provenance::Trouble,
@@ -87,8 +88,12 @@ impl station_server::Station for StationService {
         request: Request<messages::AbortUnitRequest>,
     ) -> Answer<messages::AbortUnitResponse> {
         let abort = command::Abort::try_from(request.into_inner())?;
+        let unit = match self.find(abort.run) {
+            Ok(unit) => unit,
+            // It may be one that waits for the controller's leave, which is no run yet.
+            Err(unknown) => return self.abort_asking(abort).await.ok_or(unknown),
+        };
         // Known, and over already: nothing is left to abort.
-        let unit = self.find(abort.run)?;
         if let Some(nest) = self.nests.get(&unit.opened.nest).filter(|_| unit.closed.is_none()) {
             tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
             nest.abort(abort.run, abort.reason).await;
@@ -180,13 +185,10 @@ impl station_server::Station for StationService {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
             let look = nest.look().await;
-            nests.push(messages::NestDescription {
-                nest: name.to_string(),
-                run_id: look.run.map_or_else(String::new, |run| run.to_string()),
-                parked: look.parked.unwrap_or_default(),
-            });
+            nests.push(wire::line::nest(name, look));
         }
         let standing = self.shared.backlog.standing();
+        let line = &self.shared.line;
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -198,11 +200,38 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            offline_budget: Some(self.budget()),
+            controllers: line.controllers.describe().into_iter().map(wire::line::controller).collect(),
+            refused_units: line.refusals.all().iter().map(wire::line::refused).collect(),
         }))
+    }
+
+    async fn load_offline_budget(
+        &self,
+        request: Request<messages::LoadOfflineBudgetRequest>,
+    ) -> Answer<messages::LoadOfflineBudgetResponse> {
+        let allowance = command::allowance(request.into_inner())?;
+        self.shared.line.offline.grant(&allowance, "LoadOfflineBudget").await.map_err(allowance_refused)?;
+        Ok(Response::new(messages::LoadOfflineBudgetResponse { offline_budget: Some(self.budget()) }))
     }
 }
 
 impl StationService {
+    fn budget(&self) -> messages::OfflineBudget {
+        let offline = &self.shared.line.offline;
+        wire::line::budget(offline.left(), offline.trouble())
+    }
+
+    async fn abort_asking(&self, abort: command::Abort) -> Option<Response<messages::AbortUnitResponse>> {
+        for nest in self.nests.values() {
+            if nest.look().await.run == Some(abort.run) {
+                nest.abort(abort.run, abort.reason).await;
+                return Some(Response::new(messages::AbortUnitResponse {}));
+            }
+        }
+        None
+    }
+
     fn find(&self, run: RunId) -> Result<Unit, Status> {
         let unit = self.shared.units.find(run).map_err(internal)?;
         unit.ok_or_else(|| Status::not_found(format!("this station knows no run {run}")))
@@ -217,7 +246,12 @@ fn start_refused(error: StartError) -> Status {
         StartError::Journal(error) => internal(error),
         StartError::Reused => Status::already_exists(error.to_string()),
         StartError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
-        StartError::Busy { .. } | StartError::Parked { .. } => Status::failed_precondition(error.to_string()),
+        StartError::Busy { .. }
+        | StartError::Parked { .. }
+        | StartError::Refused { .. }
+        | StartError::NotServed { .. }
+        | StartError::NoLeave { .. } => Status::failed_precondition(error.to_string()),
+        StartError::Aborted(_) => Status::aborted(error.to_string()),
         StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
     }
 }
@@ -272,6 +306,15 @@ fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), 
         return Ok(());
     }
     Err(Status::invalid_argument(format!("unit_list: {}", complaints.join("; "))))
+}
+
+fn allowance_refused(error: OfflineError) -> Status {
+    match error {
+        OfflineError::Journal(error) => internal(error),
+        OfflineError::NoKey | OfflineError::Allowance(_) | OfflineError::NotTaken(_) => {
+            Status::failed_precondition(error.to_string())
+        }
+    }
 }
 
 fn recipe_refused(error: RecipeError) -> Status {

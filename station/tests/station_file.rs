@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use factory_station::{config::Config, provenance::Occasions, signatures::Demand, signer::SignerPlace};
+use factory_station::{
+    config::Config, line::interlock::Interlock, provenance::Occasions, signatures::Demand,
+    signer::SignerPlace,
+};
 use tempfile::TempDir;
 
 const STATION: &str = r#"name = "station-1"
@@ -11,7 +14,7 @@ recipes = "/etc/factory/recipes"
 signer = "/run/factory/signer.sock"
 listen = "127.0.0.1:7000"
 socket = "/run/factory/station.sock"
-controller = "http://localhost:7001"
+controllers = ["http://localhost:7001"]
 signatures.demanded = false
 [[nest]]
 name = "nest-1"
@@ -52,7 +55,9 @@ fn a_good_station_file_means_what_it_says() {
     assert_eq!(config.name.as_str(), "station-1");
     assert_eq!(config.state, folder.path().join("state"));
     assert_eq!(config.listen, "127.0.0.1:7000".parse().unwrap());
-    assert_eq!(config.controller.uri().to_string(), "http://localhost:7001/");
+    assert_eq!(config.controllers, ["http://localhost:7001/"]);
+    assert_eq!((config.interlock, config.heartbeat), (Interlock::USUAL, Duration::from_secs(10)));
+    assert!(config.interlock.demanded && config.offline_budget_key.is_none());
     assert_eq!(config.drain, Duration::from_secs(60));
     assert_eq!(config.provenance, Occasions::usual());
     let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
@@ -86,10 +91,27 @@ fn a_signer_is_a_socket_or_a_server_with_tls() {
 }
 
 #[test]
+fn controllers_on_other_hosts_are_reached_with_tls() {
+    let list = "[\"http://127.0.0.1:7001\", \"https://mes.example:7443\"]";
+    let written = STATION.replace("[\"http://localhost:7001\"]", list);
+    let tls = "[controller-tls]\nca = \"ca.pem\"\ncertificate = \"/etc/line-1.pem\"\nkey = \"line-1.key\"\n";
+    let more = "[interlock]\ndemanded = false\ndeadline = \"2s\"\n[offline-budget]\nkey = \"mes.pem\"\n";
+    let (folder, read) = station(&format!("{written}{tls}{more}"));
+    let config = read.unwrap();
+    assert_eq!(config.controllers, ["http://127.0.0.1:7001/", "https://mes.example:7443/"]);
+    assert_eq!(config.controller_tls.unwrap().ca, folder.path().join("ca.pem"));
+    assert_eq!(config.offline_budget_key, Some(folder.path().join("mes.pem")));
+    assert_eq!(config.interlock, Interlock { demanded: false, deadline: Duration::from_secs(2) });
+    let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
+    assert!(idle.contains("key `controller-tls`: needs one of `controllers` to be https://"), "{idle}");
+}
+
+#[test]
 fn a_bad_station_file_is_told_what_is_wrong_where() {
     let listen =
         "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet";
-    let controller = "station.toml:7: key `controller`: must be an http:// address on loopback: there is no TLS on this connection yet";
+    let controllers = |complaint: &str| format!("station.toml:7: key `controllers`: {complaint}");
+    let address = |uri: &str| controllers(&format!("{uri} must be https://, or http:// on loopback"));
     bad_station(&[("station-1", "")], &["station.toml:1: key `name`: must not be empty"]);
     bad_station(
         &[("station-1", "a/b")],
@@ -101,9 +123,22 @@ fn a_bad_station_file_is_told_what_is_wrong_where() {
         &["station.toml:5: key `listen`: invalid socket address syntax"],
     );
     bad_station(&[("127.0.0.1:7000", "0.0.0.0:7000")], &[listen]);
-    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[controller]);
-    bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[controller]);
-    bad_station(&[("http://localhost:7001", "localhost:7001")], &[controller]);
+    let tls = controllers("https://localhost:7001/ needs [controller-tls]: both sides prove who they are");
+    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[&tls]);
+    bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[&address("http://10.0.0.1:7001/")]);
+    bad_station(&[("http://localhost:7001", "localhost:7001")], &[&address("localhost:7001")]);
+    bad_station(&[("\"http://localhost:7001\"", "")], &[&controllers("must be 1 to 8 addresses")]);
+    let twice = "\"http://localhost:7001\", \"http://localhost:7001/\"";
+    let complaint = controllers("http://localhost:7001/ is there twice");
+    bad_station(&[("\"http://localhost:7001\"", twice)], &[&complaint]);
+    bad_station(
+        &[("[[nest]]", "heartbeat = \"10ms\"\ninterlock.deadline = \"2h\"\noffline-budget = {}\n[[nest]]")],
+        &[
+            "station.toml:9: key `heartbeat`: must be 1s to 3600s",
+            "station.toml:10: key `interlock.deadline`: must be 100ms to 60s",
+            "station.toml:11: key `offline-budget.key`: is missing",
+        ],
+    );
     bad_station(
         &[("[[nest]]", "drain = 5\n[[nest]]")],
         &["station.toml:9: key `drain`: must be a duration such as \"5s\", not an integer"],

@@ -157,6 +157,15 @@ pub fn dispose(request: &messages::DisposeUnitRequest) -> Result<UnitDisposed, S
     fields.finish(disposed())
 }
 
+/// A signed allowance, which is read where its key is.
+pub fn allowance(request: messages::LoadOfflineBudgetRequest) -> Result<String, Status> {
+    let mut fields = Fields::default();
+    let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+    let given = (!request.allowance.trim().is_empty()).then_some(request.allowance);
+    let allowance = fields.check("allowance", given.ok_or("is empty: give what the MES signed"));
+    fields.finish(command.and(allowance))
+}
+
 /// A page of runs.
 pub struct List {
     /// Only of this order.

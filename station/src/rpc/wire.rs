@@ -1,6 +1,6 @@
 //! Records in the words of the wire. Nothing else in the station knows both.
 
-use std::time::SystemTime;
+use std::{collections::HashMap, time::SystemTime};
 
 use factory_journal::Entry;
 use factory_proto::{
@@ -10,13 +10,16 @@ use factory_proto::{
 };
 use prost_types::{Duration, Timestamp};
 
+pub mod line;
+
 use crate::{
     books::Order,
     events::{Event, What},
     nest::Look,
+    recipe::template::Values,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
-        RunClosed, RunOpened, StepEnded, Stopped,
+        AllowedBy, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused,
+        Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -108,6 +111,8 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
         What::Resumed(resumed) => {
             event::Event::RunResumed(wire::RunResumed { resumption: Some(resumption(&resumed)) })
         }
+        What::Refused(refused) => event::Event::UnitRefused(line::refused(&refused)),
+        What::Budget(left) => event::Event::OfflineBudget(line::budget(left, None)),
         What::Closed(ended, why, set_aside) => {
             let (failing_step, reason) = stopped(why.as_ref());
             let quarantine = set_aside.as_ref().map(quarantine);
@@ -121,7 +126,7 @@ pub fn event(event: Event) -> wire::WatchEventsResponse {
     };
     wire::WatchEventsResponse {
         time: Some(event.time.into()),
-        nest: event.nest.to_string(),
+        nest: event.nest.map_or_else(String::new, |nest| nest.to_string()),
         run_id,
         serial,
         event: Some(what),
@@ -150,6 +155,11 @@ pub fn missed(events: u64) -> wire::WatchEventsResponse {
 }
 
 fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
+    let (validated_by, offline_allowance) = match &run.allowed {
+        None => Default::default(),
+        Some(AllowedBy::Controller(address)) => (address.clone(), String::new()),
+        Some(AllowedBy::Budget(allowance)) => (String::new(), allowance.to_string()),
+    };
     wire::Unit {
         station: station.to_string(),
         run_id: run.run.to_string(),
@@ -159,9 +169,15 @@ fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
         started: Some(run.started.into()),
         recipe_digest: run.recipe_digest.to_vec(),
         station_version: env!("CARGO_PKG_VERSION").to_owned(),
-        values: run.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        values: values(&run.values),
+        validated_by,
+        offline_allowance,
         ..wire::Unit::default()
     }
+}
+
+fn values(values: &Values) -> HashMap<String, String> {
+    values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn findings(unit: &mut wire::Unit, found: &Findings) {

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod budget;
 mod connect;
 mod describe;
 mod fcc;
@@ -43,6 +44,9 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Lets the station run on while no controller of the line answers.
+    #[command(subcommand)]
+    Budget(budget::Budget),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
@@ -71,6 +75,8 @@ async fn main() -> anyhow::Result<()> {
         Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
+        Verb::Budget(budget::Budget::Load(load)) => load.run(&mut station().await?).await,
+        Verb::Budget(budget::Budget::Sign(sign)) => sign.run(),
         Verb::Watch => watch::watch(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),

@@ -3,7 +3,7 @@ use factory_proto::station::{
 };
 use tonic::transport::Channel;
 
-use crate::{connect::refused, unit::outcome};
+use crate::{budget, connect::refused, unit::outcome};
 
 pub async fn watch(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let mut events = station.watch_events(WatchEventsRequest {}).await.map_err(refused)?.into_inner();
@@ -28,6 +28,10 @@ pub async fn watch(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
                 let resumption = resumed.resumption.unwrap_or_default();
                 format!("left in {:?}, goes on with {:?}", resumption.left_in, resumption.resumed_at)
             }
+            Some(Event::UnitRefused(refused)) => {
+                format!("REFUSED by {}: {}", refused.controller, refused.reasons.join("; "))
+            }
+            Some(Event::OfflineBudget(budget)) => budget::told(&budget),
             Some(Event::Missed(missed)) => format!("{missed} events were missed"),
             // A newer station tells something that this tool does not know.
             None => continue,
