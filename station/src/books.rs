@@ -186,6 +186,7 @@ mod tests {
                 command: Uuid::nil(),
                 serial: run(2).serial,
                 reason: "repaired".to_owned(),
+                reworked: true,
             }),
             Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),

@@ -323,6 +323,7 @@ impl Keeper {
             Unit { product: &recipe.name, order: &start.order, serial: &start.serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
+        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run: start.run,

@@ -15,6 +15,7 @@ use factory_proto::{
 
 use crate::{
     books::{Books, Order},
+    history::Past,
     recipe::template::Values,
     record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
@@ -106,9 +107,22 @@ pub enum OrderError {
         /// What was to be opened.
         wanted: String,
     },
+    /// It failed, and was tested again as often as may be.
+    #[error(
+        "unit {serial} failed, and was tested again {retests} times without being changed, as often as its recipe allows; \
+         have an engineer see to it and release it"
+    )]
+    Exhausted {
+        /// Which unit.
+        serial: Serial,
+        /// How often.
+        retests: u32,
+    },
     /// There is nothing to release.
-    #[error("unit {0} is not in quarantine at this station")]
-    NotQuarantined(Serial),
+    #[error(
+        "unit {0} is not in quarantine at this station, and its last run did not fail: nothing keeps it from a start"
+    )]
+    NothingToRelease(Serial),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
@@ -251,14 +265,27 @@ impl Orders {
         self.lock().quarantined.insert(serial, quarantine);
     }
 
-    /// Lets a quarantined unit be started again, durably. The same command once more changes nothing.
+    /// Says whether a unit may be tested again: it did not fail, or was not tested `limit` times since.
+    ///
+    /// # Errors
+    /// [`OrderError::Exhausted`]
+    pub fn check_retests(&self, serial: &Serial, limit: u32) -> Result<(), OrderError> {
+        let history = self.units.history(serial, None)?;
+        if history.is_exhausted(limit) {
+            return Err(OrderError::Exhausted { serial: serial.clone(), retests: history.retests });
+        }
+        Ok(())
+    }
+
+    /// Lets a unit be started again that was set aside or failed, durably. The same command once more changes nothing.
     pub async fn release(&self, released: UnitReleased) -> Result<(), OrderError> {
         let _alone = self.opening.lock().await;
         if self.units.was_released(&released.serial, released.command)? {
             return Ok(());
         }
-        if !self.lock().quarantined.contains_key(&released.serial) {
-            return Err(OrderError::NotQuarantined(released.serial));
+        let failed = self.units.history(&released.serial, None)?.past == Past::Failed;
+        if !failed && !self.lock().quarantined.contains_key(&released.serial) {
+            return Err(OrderError::NothingToRelease(released.serial));
         }
         self.journal.append(Record::UnitReleased(released.clone())).await?;
         self.lock().quarantined.remove(&released.serial);

@@ -328,7 +328,7 @@ pub struct Resumption {
     pub goes_on_with: Option<Step>,
 }
 
-/// A quarantined unit may be started again.
+/// A unit that was set aside, or was tested as often as it may be, may be started again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct UnitReleased {
     /// The command that said so.
@@ -340,6 +340,9 @@ pub struct UnitReleased {
     /// What was done to it.
     #[n(2)]
     pub reason: String,
+    /// Whether it was changed: repaired, or a part of it replaced.
+    #[cbor(n(3), default)]
+    pub reworked: bool,
 }
 
 /// It was said what became of a unit.

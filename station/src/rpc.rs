@@ -12,7 +12,7 @@ use factory_proto::{
     ids::{NestName, OrderId},
     station::{self as messages, station_server},
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, task::spawn_blocking};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -138,6 +138,17 @@ impl station_server::Station for StationService {
         }))
     }
 
+    async fn get_yields(
+        &self,
+        request: Request<messages::GetYieldsRequest>,
+    ) -> Answer<messages::GetYieldsResponse> {
+        let asked = command::yields(request.into_inner())?;
+        let (journal, units) = (self.shared.journal.clone(), self.shared.units.clone());
+        let survey = spawn_blocking(move || asked.survey(&journal, &units)).await;
+        let survey = survey.map_err(|_| Status::internal("the runs could not be looked at"))?;
+        Ok(Response::new(wire::yields(&survey.map_err(internal)?)))
+    }
+
     type WatchEventsStream =
         Pin<Box<dyn Stream<Item = Result<messages::WatchEventsResponse, Status>> + Send>>;
 
@@ -226,12 +237,13 @@ fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
         OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
-        OrderError::Unknown(_) | OrderError::NotQuarantined(_) | OrderError::NeverSeen(_) => {
+        OrderError::Unknown(_) | OrderError::NothingToRelease(_) | OrderError::NeverSeen(_) => {
             Status::not_found(text)
         }
         OrderError::Full { .. } => Status::resource_exhausted(text),
         OrderError::Passed(_)
         | OrderError::Running { .. }
+        | OrderError::Exhausted { .. }
         | OrderError::Quarantined { .. }
         | OrderError::Scrapped(_)
         | OrderError::NotPassed(_)

@@ -70,6 +70,7 @@ fn all() -> Vec<Record> {
             command: Uuid::nil(),
             serial: serial.clone(),
             reason: String::new(),
+            reworked: false,
         }),
         Record::UnitDisposed(UnitDisposed {
             command: Uuid::nil(),

@@ -5,7 +5,8 @@ use factory_proto::{
     ids::{NestName, OrderId, RecipeName},
     station as messages,
 };
-use std::{fmt::Display, str::FromStr};
+use prost_types::Timestamp;
+use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::{
     recipe::template::Values,
     record::{RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
+    yields::survey::Asked,
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
@@ -27,6 +29,16 @@ struct Fields(Vec<String>);
 impl Fields {
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<T> {
         self.check(name, text.parse())
+    }
+
+    /// What may be left empty.
+    fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
+        if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
+    }
+
+    fn time(&mut self, name: &str, time: Option<Timestamp>) -> Option<Option<SystemTime>> {
+        let Some(time) = time else { return Some(None) };
+        self.check(name, SystemTime::try_from(time)).map(Some)
     }
 
     fn check<T>(&mut self, name: &str, value: Result<T, impl Display>) -> Option<T> {
@@ -143,7 +155,8 @@ pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, St
         fields.check::<()>("reason", Err("must say what was done to the unit"));
     }
     let reason = fields.reason(request.reason);
-    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason? });
+    let reworked = request.reworked;
+    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason?, reworked });
     fields.finish(release())
 }
 
@@ -171,10 +184,7 @@ impl TryFrom<messages::ListUnitsRequest> for List {
     type Error = Status;
     fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let order = match request.work_order.as_str() {
-            "" => Some(None),
-            order => fields.parse("work_order", order).map(Some),
-        };
+        let order = fields.optional("work_order", &request.work_order);
         let from = match request.page_token.as_str() {
             "" => Some(Sequence::START),
             token => {
@@ -189,6 +199,20 @@ impl TryFrom<messages::ListUnitsRequest> for List {
         let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
         fields.finish(list())
     }
+}
+
+/// Which runs' yields.
+pub fn yields(request: messages::GetYieldsRequest) -> Result<Asked, Status> {
+    let mut fields = Fields::default();
+    let order = fields.optional("work_order", &request.work_order);
+    let nest = fields.optional("nest", &request.nest);
+    let from = fields.time("ended_from", request.ended_from);
+    let to = fields.time("ended_before", request.ended_before);
+    if request.work_order.is_empty() && request.ended_from.is_none() {
+        fields.check::<()>("ended_from", Err("is missing: give it, or a work_order"));
+    }
+    let asked = || Some(Asked { order: order?, nest: nest?, from: from?, to: to? });
+    fields.finish(asked())
 }
 
 /// The id of a run.

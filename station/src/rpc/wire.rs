@@ -22,6 +22,10 @@ use crate::{
     units::Unit,
 };
 
+mod yields;
+
+pub use yields::yields;
+
 /// A run with its result.
 pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {
     let mut unit = opened(station, &closed.opened);

@@ -13,6 +13,7 @@ mod recipe;
 mod unit;
 mod values;
 mod watch;
+mod yields;
 
 /// Talks to a factory station.
 #[derive(Parser)]
@@ -35,7 +36,7 @@ enum Verb {
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
     Abort(unit::Abort),
-    /// Lets a quarantined unit be started again, after an engineer has seen to it.
+    /// Lets a unit be started again, after an engineer has seen to it: one in quarantine, or one that failed too often.
     Release(unit::Release),
     /// Says what became of a unit in the end: shipped, quarantined, or scrapped for good.
     Dispose(unit::Dispose),
@@ -43,6 +44,8 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Shows yields, where units are lost, and how long steps take.
+    Yield(yields::Yield),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
@@ -71,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
+        Verb::Yield(asked) => asked.run(&mut station().await?).await,
         Verb::Watch => watch::watch(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
