@@ -21,6 +21,7 @@ use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     config::{Config, NestSettings},
     events::Events,
@@ -91,9 +92,17 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let units = Units::new(journal.clone());
+    let attestations = Attestations::new(journal.clone(), mem::take(&mut books.attested));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
+        orders: Orders::new(
+            journal.clone(),
+            units.clone(),
+            attestations.clone(),
+            books,
+            &config.state.join("orders"),
+        ),
+        attestations,
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::default(),

@@ -4,6 +4,7 @@
 //! reads top to bottom.
 
 pub mod app;
+pub mod attestations;
 pub mod books;
 pub mod certificate;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod key;
 pub mod nest;
 pub mod orders;
 pub mod phase;
+pub mod preflight;
 pub mod provenance;
 pub mod recipe;
 pub mod record;

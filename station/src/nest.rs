@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     config::NestSettings,
     events::{Events, What},
@@ -49,6 +50,8 @@ pub struct Shared {
     pub units: Units,
     /// The open orders.
     pub orders: Orders,
+    /// Which CAs are registered where.
+    pub attestations: Attestations,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.

@@ -14,6 +14,7 @@ use factory_proto::{
 };
 
 use crate::{
+    attestations::{Attestations, NotAttested},
     books::{Books, Order},
     history::Past,
     recipe::template::Values,
@@ -99,6 +100,9 @@ pub enum OrderError {
     /// The signer does not follow the order, or could not be asked.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// Devices with certificates of its CA would be refused by their platform.
+    #[error(transparent)]
+    NotAttested(#[from] NotAttested),
     /// The signed order is for something else.
     #[error("signed_order is for {signed}, not for {wanted}")]
     OtherOrder {
@@ -133,6 +137,7 @@ pub enum OrderError {
 pub struct Orders {
     journal: Arc<Journal<Record>>,
     units: Units,
+    attestations: Attestations,
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
     lists: Arc<Path>,
@@ -149,25 +154,34 @@ struct State {
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
-    pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books, lists: &Path) -> Self {
+    pub fn new(
+        journal: Arc<Journal<Record>>,
+        units: Units,
+        attestations: Attestations,
+        books: Books,
+        lists: &Path,
+    ) -> Self {
         let Books { orders, quarantined, .. } = books;
         let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
         let state = Arc::new(Mutex::new(state));
-        Self { journal, units, state, lists: lists.into(), opening: Arc::default() }
+        Self { journal, units, attestations, state, lists: lists.into(), opening: Arc::default() }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
     /// The signer must follow it first: `signed` is how the brand owner signed it. `list` is the one whose digest
-    /// `wanted` has.
+    /// `wanted` has. Its CA must be registered with `account`, or with any where that is absent.
     pub async fn open(
         &self,
         wanted: OrderOpened,
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
+        account: Option<&str>,
     ) -> Result<Order, OrderError> {
         let _alone = self.opening.lock().await;
-        check_signed(&wanted, &signer.open_order(signed).await?)?;
+        let ordered = signer.open_order(signed).await?;
+        check_signed(&wanted, &ordered)?;
+        self.attestations.check(&ordered.ca_fingerprint, account)?;
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
             Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),

@@ -93,6 +93,9 @@ pub enum Record {
     /// It was said what became of a unit, and the signer knows.
     #[n(13)]
     UnitDisposed(#[n(0)] UnitDisposed),
+    /// Somebody has said whether a CA is registered with an account.
+    #[n(40)]
+    RegistrationAttested(#[n(0)] RegistrationAttested),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -110,6 +113,7 @@ impl Record {
             | Self::UnitReleased(_)
             | Self::UnitDisposed(_)
             | Self::Checkpoint(_)
+            | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
@@ -154,6 +158,7 @@ impl factory_journal::Record for Record {
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
+            Self::RegistrationAttested(_) => Keys::default(),
         }
     }
 }
@@ -359,6 +364,29 @@ pub struct UnitDisposed {
     pub disposition: Disposition,
 }
 
+/// Somebody has said whether the platform knows a device CA.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RegistrationAttested {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// SHA-256 of the CA's certificate.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub ca_fingerprint: [u8; 32],
+    /// The account's id.
+    #[n(2)]
+    pub account: String,
+    /// Whether it is registered there.
+    #[n(3)]
+    pub registered: bool,
+    /// How that is known, for people.
+    #[n(4)]
+    pub statement: String,
+    /// When it was said.
+    #[cbor(n(5), with = "cbor::time")]
+    pub time: SystemTime,
+}
+
 /// The chip of the board that lies in the nest has said who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ChipSeen {
@@ -385,6 +413,9 @@ pub struct Checkpoint {
     /// The ids of the runs without a result: their records are read again.
     #[n(3)]
     pub open: Vec<String>,
+    /// The newest statement of each CA and account.
+    #[cbor(n(10), default)]
+    pub attested: Vec<RegistrationAttested>,
 }
 
 /// How far a work order has come.

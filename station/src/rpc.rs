@@ -20,6 +20,7 @@ use crate::{
     health,
     nest::{Nest, Shared, StartError},
     orders::OrderError,
+    preflight,
     provenance::Trouble,
     recipe::{Recipe, RecipeError, template},
     record::{OrderOpened, RunId},
@@ -64,8 +65,13 @@ impl station_server::Station for StationService {
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
         };
-        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let order = orders.open(order, open.units, &open.signed, signer).await.map_err(order_refused)?;
+        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(internal)? {
+            return Err(Status::failed_precondition(format!("no work order is opened: {trouble}")));
+        }
+        let (orders, signer, account) =
+            (&self.shared.orders, &self.shared.signer, recipe.provision.connection.account());
+        let order = orders.open(order, open.units, &open.signed, signer, account).await;
+        let order = order.map_err(order_refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -135,6 +141,28 @@ impl station_server::Station for StationService {
         Ok(Response::new(messages::ListUnitsResponse {
             units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
             next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
+        }))
+    }
+
+    async fn attest_registration(
+        &self,
+        request: Request<messages::AttestRegistrationRequest>,
+    ) -> Answer<messages::AttestRegistrationResponse> {
+        let stated = command::attest(request.into_inner())?;
+        tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+        self.shared.attestations.attest(stated).await.map_err(internal)?;
+        Ok(Response::new(messages::AttestRegistrationResponse {}))
+    }
+
+    async fn run_preflight(
+        &self,
+        _: Request<messages::RunPreflightRequest>,
+    ) -> Answer<messages::RunPreflightResponse> {
+        let checks = preflight::look(&self.shared, self.nests.values()).await.map_err(internal)?;
+        let attested = self.shared.attestations.list();
+        Ok(Response::new(messages::RunPreflightResponse {
+            checks: checks.into_iter().map(wire::check).collect(),
+            registrations: attested.iter().map(wire::registration).collect(),
         }))
     }
 
@@ -244,6 +272,7 @@ fn order_refused(error: OrderError) -> Status {
         OrderError::Passed(_)
         | OrderError::Running { .. }
         | OrderError::Exhausted { .. }
+        | OrderError::NotAttested(_)
         | OrderError::Quarantined { .. }
         | OrderError::Scrapped(_)
         | OrderError::NotPassed(_)

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     nest::Start,
     recipe::template::Values,
-    record::{RunId, UnitDisposed, UnitReleased},
+    record::{RegistrationAttested, RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
     yields::survey::Asked,
 };
@@ -51,10 +51,15 @@ impl Fields {
     }
 
     fn reason(&mut self, reason: String) -> Option<String> {
-        let length = reason.chars().count();
-        let short = (length <= LONGEST_REASON).then_some(reason);
+        self.short("reason", reason)
+    }
+
+    /// What people say.
+    fn short(&mut self, name: &str, text: String) -> Option<String> {
+        let length = text.chars().count();
+        let short = (length <= LONGEST_REASON).then_some(text);
         self.check(
-            "reason",
+            name,
             short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
         )
     }
@@ -199,6 +204,38 @@ impl TryFrom<messages::ListUnitsRequest> for List {
         let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
         fields.finish(list())
     }
+}
+
+/// What is stated of a CA's registration.
+pub fn attest(request: messages::AttestRegistrationRequest) -> Result<RegistrationAttested, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let ca_fingerprint = <[u8; 32]>::try_from(request.ca_fingerprint);
+    let ca_fingerprint = fields.check(
+        "ca_fingerprint",
+        ca_fingerprint.map_err(|it| format!("has {} bytes, must have 32", it.len())),
+    );
+    let is_account =
+        |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let account = Some(request.account_id).filter(|text| is_account(text));
+    let account = fields.check("account_id", account.ok_or("must be 1 to 64 letters and digits"));
+    if request.statement.trim().is_empty() {
+        fields.check::<()>("statement", Err("must say how that is known"));
+    }
+    let statement = fields.short("statement", request.statement);
+    let registered = request.registered;
+    let time = SystemTime::now();
+    let stated = || {
+        Some(RegistrationAttested {
+            command: command?,
+            ca_fingerprint: ca_fingerprint?,
+            account: account?,
+            registered,
+            statement: statement?,
+            time,
+        })
+    };
+    fields.finish(stated())
 }
 
 /// Which runs' yields.

@@ -14,9 +14,10 @@ use crate::{
     books::Order,
     events::{Event, What},
     nest::Look,
+    preflight::Check,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
-        RunClosed, RunOpened, StepEnded, Stopped,
+        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, RegistrationAttested,
+        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -25,6 +26,24 @@ use crate::{
 mod yields;
 
 pub use yields::yields;
+
+/// What was looked at before the line runs.
+pub fn check(check: Check) -> wire::PreflightCheck {
+    let ok = check.found.is_ok();
+    let (Ok(finding) | Err(finding)) = check.found;
+    wire::PreflightCheck { name: check.name, ok, finding }
+}
+
+/// What was attested of a CA.
+pub fn registration(stated: &RegistrationAttested) -> wire::Registration {
+    wire::Registration {
+        ca_fingerprint: stated.ca_fingerprint.to_vec(),
+        account_id: stated.account.clone(),
+        registered: stated.registered,
+        statement: stated.statement.clone(),
+        time: Some(stated.time.into()),
+    }
+}
 
 /// A run with its result.
 pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {

@@ -8,6 +8,7 @@ mod fcc;
 mod import;
 mod journal;
 mod order;
+mod preflight;
 mod provenance;
 mod recipe;
 mod unit;
@@ -30,6 +31,10 @@ struct Arguments {
 enum Verb {
     /// Shows nests, work orders, recipes and the backlog of results.
     Describe,
+    /// Looks at all that must be right before the line runs, and says what is not.
+    Preflight(preflight::Preflight),
+    /// Says that a device CA is registered with an account; no work order opens before that.
+    Attest(preflight::Attest),
     /// Opens a work order.
     Open(order::Open),
     /// Starts the unit that lies in a nest, and prints its run's id.
@@ -67,6 +72,8 @@ async fn main() -> anyhow::Result<()> {
     let station = || connect::station(&arguments.station);
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
+        Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
+        Verb::Attest(attest) => attest.run(&mut station().await?).await,
         Verb::Open(open) => open.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
