@@ -25,6 +25,13 @@ use tokio::{task::JoinHandle, time::timeout};
 use tonic::{Code, Request, Response, Status, transport::Channel};
 use uuid::Uuid;
 
+#[path = "interlock/clock.rs"]
+mod clock;
+#[path = "interlock/failover.rs"]
+mod failover;
+#[path = "interlock/tls.rs"]
+mod tls;
+
 // Ten times what it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

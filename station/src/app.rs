@@ -22,6 +22,7 @@ use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     config::{Config, NestSettings},
     events::Events,
@@ -120,9 +121,17 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         offline,
         refusals: Refusals::of(&journal)?,
     };
+    let attestations = Attestations::new(journal.clone(), mem::take(&mut books.attested));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
+        orders: Orders::new(
+            journal.clone(),
+            units.clone(),
+            attestations.clone(),
+            books,
+            &config.state.join("orders"),
+        ),
+        attestations,
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events,

@@ -10,9 +10,13 @@ use factory_proto::{
 };
 
 use crate::{
+    attestations::Statements,
     line::budget::Budget,
     phase::{IllegalRecord, Phase},
-    record::{Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RunId, RunOpened, SetAside},
+    record::{
+        Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RegistrationAttested, RunId,
+        RunOpened, SetAside,
+    },
 };
 
 /// A work order and how far it has come.
@@ -46,6 +50,8 @@ pub struct Books {
     pub open: BTreeMap<RunId, OpenRun>,
     /// What may be started while the controller is away.
     pub budget: Budget,
+    /// Which CAs are registered where.
+    pub attested: Statements,
 }
 
 impl Books {
@@ -55,11 +61,14 @@ impl Books {
             (tally.opened.order.clone(), Order { opened: tally.opened, passed: tally.passed })
         };
         let aside = |aside: SetAside| (aside.serial, aside.quarantine);
+        let attested =
+            |stated: RegistrationAttested| ((stated.ca_fingerprint, stated.account.clone()), stated);
         Self {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
             budget: Budget::at(checkpoint.budget),
+            attested: checkpoint.attested.into_iter().map(attested).collect(),
         }
     }
 
@@ -76,6 +85,7 @@ impl Books {
             quarantined: self.quarantined.iter().map(aside).collect(),
             open: self.open.keys().map(ToString::to_string).collect(),
             budget: self.budget.without(self.open.values().map(|open| &open.run)),
+            attested: self.attested.values().cloned().collect(),
         }
     }
 
@@ -91,6 +101,9 @@ impl Books {
             }
             Record::RunOpened(opened) => self.budget.started(&opened),
             Record::BudgetGranted(granted) => self.budget.granted(granted),
+            Record::RegistrationAttested(stated) => {
+                self.attested.insert((stated.ca_fingerprint, stated.account.clone()), stated);
+            }
             Record::UnitReleased(released) => {
                 self.quarantined.remove(&released.serial);
             }
@@ -139,7 +152,8 @@ mod tests {
     use super::*;
     use crate::{
         record::{
-            AllowedBy, BudgetGranted, ChipSeen, RunClosed, StepPassed, StepStarted, UnitRefused, UnitReleased,
+            AllowedBy, BudgetGranted, ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted,
+            UnitRefused, UnitReleased,
         },
         step::Step,
     };
@@ -211,6 +225,14 @@ mod tests {
             offline(5, 1),
             granted(2),
             offline(1, 2),
+            Record::RegistrationAttested(RegistrationAttested {
+                command: Uuid::nil(),
+                ca_fingerprint: [1; 32],
+                account: "acme".to_owned(),
+                registered: true,
+                statement: "uploaded".to_owned(),
+                time: SystemTime::UNIX_EPOCH,
+            }),
             closed(1, Outcome::Pass, None),
             Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
             Record::RunOpened(run(2)),
@@ -220,6 +242,7 @@ mod tests {
                 command: Uuid::nil(),
                 serial: run(2).serial,
                 reason: "repaired".to_owned(),
+                reworked: true,
             }),
             offline(6, 2),
             // It was under way when the other one came into force.

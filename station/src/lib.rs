@@ -4,16 +4,19 @@
 //! reads top to bottom.
 
 pub mod app;
+pub mod attestations;
 pub mod books;
 pub mod certificate;
 pub mod config;
 pub mod events;
 pub mod health;
+pub mod history;
 pub mod key;
 pub mod line;
 pub mod nest;
 pub mod orders;
 pub mod phase;
+pub mod preflight;
 pub mod provenance;
 pub mod recipe;
 pub mod record;
@@ -28,3 +31,4 @@ pub mod telemetry;
 pub mod unit_list;
 pub mod units;
 pub mod upkeep;
+pub mod yields;

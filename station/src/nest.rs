@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     config::NestSettings,
     events::{Events, What},
@@ -52,6 +53,8 @@ pub struct Shared {
     pub units: Units,
     /// The open orders.
     pub orders: Orders,
+    /// Which CAs are registered where.
+    pub attestations: Attestations,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.
@@ -387,6 +390,7 @@ impl Keeper {
         let unit = Unit { product: &recipe.name, order: &order, serial: &serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
+        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run,

@@ -99,6 +99,9 @@ pub enum Record {
     /// An offline allowance came into force, in the place of the one before.
     #[n(22)]
     BudgetGranted(#[n(0)] BudgetGranted),
+    /// Somebody has said whether a CA is registered with an account.
+    #[n(40)]
+    RegistrationAttested(#[n(0)] RegistrationAttested),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -118,6 +121,7 @@ impl Record {
             | Self::UnitReleased(_)
             | Self::UnitDisposed(_)
             | Self::Checkpoint(_)
+            | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_)
             | Self::UnitRefused(_)
@@ -170,6 +174,7 @@ impl factory_journal::Record for Record {
                 order: Some(refused.order.to_string()),
             },
             Self::BudgetGranted(_) => Keys::default(),
+            Self::RegistrationAttested(_) => Keys::default(),
         }
     }
 }
@@ -358,7 +363,7 @@ pub struct Resumption {
     pub goes_on_with: Option<Step>,
 }
 
-/// A quarantined unit may be started again.
+/// A unit that was set aside, or was tested as often as it may be, may be started again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct UnitReleased {
     /// The command that said so.
@@ -370,6 +375,9 @@ pub struct UnitReleased {
     /// What was done to it.
     #[n(2)]
     pub reason: String,
+    /// Whether it was changed: repaired, or a part of it replaced.
+    #[cbor(n(3), default)]
+    pub reworked: bool,
 }
 
 /// It was said what became of a unit.
@@ -449,6 +457,29 @@ pub struct BudgetTally {
     pub used: u32,
 }
 
+/// Somebody has said whether the platform knows a device CA.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RegistrationAttested {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// SHA-256 of the CA's certificate.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub ca_fingerprint: [u8; 32],
+    /// The account's id.
+    #[n(2)]
+    pub account: String,
+    /// Whether it is registered there.
+    #[n(3)]
+    pub registered: bool,
+    /// How that is known, for people.
+    #[n(4)]
+    pub statement: String,
+    /// When it was said.
+    #[cbor(n(5), with = "cbor::time")]
+    pub time: SystemTime,
+}
+
 /// The chip of the board that lies in the nest has said who it is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ChipSeen {
@@ -478,6 +509,9 @@ pub struct Checkpoint {
     /// The offline allowance in force, less what the open runs use of it.
     #[n(4)]
     pub budget: Option<BudgetTally>,
+    /// The newest statement of each CA and account.
+    #[cbor(n(10), default)]
+    pub attested: Vec<RegistrationAttested>,
 }
 
 /// How far a work order has come.

@@ -12,7 +12,7 @@ use factory_proto::{
     ids::{NestName, OrderId},
     station::{self as messages, station_server},
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, task::spawn_blocking};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,7 @@ use crate::{
     line::offline::OfflineError,
     nest::{Nest, Shared, StartError},
     orders::OrderError,
+    preflight,
     provenance::Trouble,
     recipe::{Recipe, RecipeError, template},
     record::{OrderOpened, RunId},
@@ -65,8 +66,13 @@ impl station_server::Station for StationService {
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
         };
-        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let order = orders.open(order, open.units, &open.signed, signer).await.map_err(order_refused)?;
+        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(internal)? {
+            return Err(Status::failed_precondition(format!("no work order is opened: {trouble}")));
+        }
+        let (orders, signer, account) =
+            (&self.shared.orders, &self.shared.signer, recipe.provision.connection.account());
+        let order = orders.open(order, open.units, &open.signed, signer, account).await;
+        let order = order.map_err(order_refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -141,6 +147,39 @@ impl station_server::Station for StationService {
             units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
             next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
+    }
+
+    async fn attest_registration(
+        &self,
+        request: Request<messages::AttestRegistrationRequest>,
+    ) -> Answer<messages::AttestRegistrationResponse> {
+        let stated = command::attest(request.into_inner())?;
+        tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+        self.shared.attestations.attest(stated).await.map_err(internal)?;
+        Ok(Response::new(messages::AttestRegistrationResponse {}))
+    }
+
+    async fn run_preflight(
+        &self,
+        _: Request<messages::RunPreflightRequest>,
+    ) -> Answer<messages::RunPreflightResponse> {
+        let checks = preflight::look(&self.shared, self.nests.values()).await.map_err(internal)?;
+        let attested = self.shared.attestations.list();
+        Ok(Response::new(messages::RunPreflightResponse {
+            checks: checks.into_iter().map(wire::check).collect(),
+            registrations: attested.iter().map(wire::registration).collect(),
+        }))
+    }
+
+    async fn get_yields(
+        &self,
+        request: Request<messages::GetYieldsRequest>,
+    ) -> Answer<messages::GetYieldsResponse> {
+        let asked = command::yields(request.into_inner())?;
+        let (journal, units) = (self.shared.journal.clone(), self.shared.units.clone());
+        let survey = spawn_blocking(move || asked.survey(&journal, &units)).await;
+        let survey = survey.map_err(|_| Status::internal("the runs could not be looked at"))?;
+        Ok(Response::new(wire::yields(&survey.map_err(internal)?)))
     }
 
     type WatchEventsStream =
@@ -260,12 +299,14 @@ fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
         OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
-        OrderError::Unknown(_) | OrderError::NotQuarantined(_) | OrderError::NeverSeen(_) => {
+        OrderError::Unknown(_) | OrderError::NothingToRelease(_) | OrderError::NeverSeen(_) => {
             Status::not_found(text)
         }
         OrderError::Full { .. } => Status::resource_exhausted(text),
         OrderError::Passed(_)
         | OrderError::Running { .. }
+        | OrderError::Exhausted { .. }
+        | OrderError::NotAttested(_)
         | OrderError::Quarantined { .. }
         | OrderError::Scrapped(_)
         | OrderError::NotPassed(_)

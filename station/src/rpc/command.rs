@@ -5,15 +5,17 @@ use factory_proto::{
     ids::{NestName, OrderId, RecipeName},
     station as messages,
 };
-use std::{fmt::Display, str::FromStr};
+use prost_types::Timestamp;
+use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
     nest::Start,
     recipe::template::Values,
-    record::{RunId, UnitDisposed, UnitReleased},
+    record::{RegistrationAttested, RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
+    yields::survey::Asked,
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
@@ -29,6 +31,16 @@ impl Fields {
         self.check(name, text.parse())
     }
 
+    /// What may be left empty.
+    fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
+        if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
+    }
+
+    fn time(&mut self, name: &str, time: Option<Timestamp>) -> Option<Option<SystemTime>> {
+        let Some(time) = time else { return Some(None) };
+        self.check(name, SystemTime::try_from(time)).map(Some)
+    }
+
     fn check<T>(&mut self, name: &str, value: Result<T, impl Display>) -> Option<T> {
         value.map_err(|error| self.0.push(format!("{name}: {error}"))).ok()
     }
@@ -39,10 +51,15 @@ impl Fields {
     }
 
     fn reason(&mut self, reason: String) -> Option<String> {
-        let length = reason.chars().count();
-        let short = (length <= LONGEST_REASON).then_some(reason);
+        self.short("reason", reason)
+    }
+
+    /// What people say.
+    fn short(&mut self, name: &str, text: String) -> Option<String> {
+        let length = text.chars().count();
+        let short = (length <= LONGEST_REASON).then_some(text);
         self.check(
-            "reason",
+            name,
             short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
         )
     }
@@ -143,7 +160,8 @@ pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, St
         fields.check::<()>("reason", Err("must say what was done to the unit"));
     }
     let reason = fields.reason(request.reason);
-    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason? });
+    let reworked = request.reworked;
+    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason?, reworked });
     fields.finish(release())
 }
 
@@ -180,10 +198,7 @@ impl TryFrom<messages::ListUnitsRequest> for List {
     type Error = Status;
     fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let order = match request.work_order.as_str() {
-            "" => Some(None),
-            order => fields.parse("work_order", order).map(Some),
-        };
+        let order = fields.optional("work_order", &request.work_order);
         let from = match request.page_token.as_str() {
             "" => Some(Sequence::START),
             token => {
@@ -198,6 +213,52 @@ impl TryFrom<messages::ListUnitsRequest> for List {
         let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
         fields.finish(list())
     }
+}
+
+/// What is stated of a CA's registration.
+pub fn attest(request: messages::AttestRegistrationRequest) -> Result<RegistrationAttested, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let ca_fingerprint = <[u8; 32]>::try_from(request.ca_fingerprint);
+    let ca_fingerprint = fields.check(
+        "ca_fingerprint",
+        ca_fingerprint.map_err(|it| format!("has {} bytes, must have 32", it.len())),
+    );
+    let is_account =
+        |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let account = Some(request.account_id).filter(|text| is_account(text));
+    let account = fields.check("account_id", account.ok_or("must be 1 to 64 letters and digits"));
+    if request.statement.trim().is_empty() {
+        fields.check::<()>("statement", Err("must say how that is known"));
+    }
+    let statement = fields.short("statement", request.statement);
+    let registered = request.registered;
+    let time = SystemTime::now();
+    let stated = || {
+        Some(RegistrationAttested {
+            command: command?,
+            ca_fingerprint: ca_fingerprint?,
+            account: account?,
+            registered,
+            statement: statement?,
+            time,
+        })
+    };
+    fields.finish(stated())
+}
+
+/// Which runs' yields.
+pub fn yields(request: messages::GetYieldsRequest) -> Result<Asked, Status> {
+    let mut fields = Fields::default();
+    let order = fields.optional("work_order", &request.work_order);
+    let nest = fields.optional("nest", &request.nest);
+    let from = fields.time("ended_from", request.ended_from);
+    let to = fields.time("ended_before", request.ended_before);
+    if request.work_order.is_empty() && request.ended_from.is_none() {
+        fields.check::<()>("ended_from", Err("is missing: give it, or a work_order"));
+    }
+    let asked = || Some(Asked { order: order?, nest: nest?, from: from?, to: to? });
+    fields.finish(asked())
 }
 
 /// The id of a run.

@@ -16,14 +16,37 @@ use crate::{
     books::Order,
     events::{Event, What},
     nest::Look,
+    preflight::Check,
     recipe::template::Values,
     record::{
-        AllowedBy, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused,
-        Resumption, RunClosed, RunOpened, StepEnded, Stopped,
+        AllowedBy, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, RegistrationAttested,
+        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
 };
+
+mod yields;
+
+pub use yields::yields;
+
+/// What was looked at before the line runs.
+pub fn check(check: Check) -> wire::PreflightCheck {
+    let ok = check.found.is_ok();
+    let (Ok(finding) | Err(finding)) = check.found;
+    wire::PreflightCheck { name: check.name, ok, finding }
+}
+
+/// What was attested of a CA.
+pub fn registration(stated: &RegistrationAttested) -> wire::Registration {
+    wire::Registration {
+        ca_fingerprint: stated.ca_fingerprint.to_vec(),
+        account_id: stated.account.clone(),
+        registered: stated.registered,
+        statement: stated.statement.clone(),
+        time: Some(stated.time.into()),
+    }
+}
 
 /// A run with its result.
 pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {

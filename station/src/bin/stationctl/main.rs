@@ -9,11 +9,13 @@ mod fcc;
 mod import;
 mod journal;
 mod order;
+mod preflight;
 mod provenance;
 mod recipe;
 mod unit;
 mod values;
 mod watch;
+mod yields;
 
 /// Talks to a factory station.
 #[derive(Parser)]
@@ -30,13 +32,17 @@ struct Arguments {
 enum Verb {
     /// Shows nests, work orders, recipes and the backlog of results.
     Describe,
+    /// Looks at all that must be right before the line runs, and says what is not.
+    Preflight(preflight::Preflight),
+    /// Says that a device CA is registered with an account; no work order opens before that.
+    Attest(preflight::Attest),
     /// Opens a work order.
     Open(order::Open),
     /// Starts the unit that lies in a nest, and prints its run's id.
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
     Abort(unit::Abort),
-    /// Lets a quarantined unit be started again, after an engineer has seen to it.
+    /// Lets a unit be started again, after an engineer has seen to it: one in quarantine, or one that failed too often.
     Release(unit::Release),
     /// Says what became of a unit in the end: shipped, quarantined, or scrapped for good.
     Dispose(unit::Dispose),
@@ -47,6 +53,8 @@ enum Verb {
     /// Lets the station run on while no controller of the line answers.
     #[command(subcommand)]
     Budget(budget::Budget),
+    /// Shows yields, where units are lost, and how long steps take.
+    Yield(yields::Yield),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
@@ -68,6 +76,8 @@ async fn main() -> anyhow::Result<()> {
     let station = || connect::station(&arguments.station);
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
+        Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
+        Verb::Attest(attest) => attest.run(&mut station().await?).await,
         Verb::Open(open) => open.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
@@ -77,6 +87,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Budget(budget::Budget::Load(load)) => load.run(&mut station().await?).await,
         Verb::Budget(budget::Budget::Sign(sign)) => sign.run(),
+        Verb::Yield(asked) => asked.run(&mut station().await?).await,
         Verb::Watch => watch::watch(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
