@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     books::OpenRun,
     config::NestSettings,
-    events::{Events, What},
+    events::Events,
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
@@ -335,7 +335,6 @@ impl Keeper {
         };
         let place = self.shared.orders.reserve(&run)?;
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
-        self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },
