@@ -105,7 +105,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         attestations,
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
-        events: Events::default(),
+        events: Events::new(journal.clone()),
         recipes,
         journal,
     };
@@ -165,6 +165,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         warn!("results stay in the journal until the controller is back");
     }
     stop_uplink.cancel();
+    shared.events.close();
     stop_server.cancel();
     // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;

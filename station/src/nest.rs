@@ -15,7 +15,7 @@ use crate::{
     attestations::Attestations,
     books::OpenRun,
     config::NestSettings,
-    events::{Events, What},
+    events::Events,
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
@@ -339,7 +339,6 @@ impl Keeper {
         };
         let place = self.shared.orders.reserve(&run)?;
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
-        self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },

@@ -3,13 +3,17 @@
 use factory_journal::Sequence;
 use factory_proto::{
     ids::{NestName, OrderId, RecipeName},
-    station as messages,
+    station::{self as messages, EventKind},
 };
 use prost_types::Timestamp;
 use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
+use super::{
+    refusal::Refusal,
+    watch::{Filter, Wanted},
+};
 use crate::{
     nest::Start,
     recipe::template::Values,
@@ -21,19 +25,15 @@ use crate::{
 const LARGEST_ORDER: u32 = 1_000_000;
 const LARGEST_PAGE: u32 = 1000;
 const LONGEST_REASON: usize = 200;
+const MOST_NESTS: usize = 1000;
 
 /// Collects what is wrong with a message.
 #[derive(Default)]
-struct Fields(Vec<String>);
+struct Fields(Vec<(String, String)>);
 
 impl Fields {
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<T> {
         self.check(name, text.parse())
-    }
-
-    /// What may be left empty.
-    fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
-        if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
     }
 
     fn time(&mut self, name: &str, time: Option<Timestamp>) -> Option<Option<SystemTime>> {
@@ -42,7 +42,12 @@ impl Fields {
     }
 
     fn check<T>(&mut self, name: &str, value: Result<T, impl Display>) -> Option<T> {
-        value.map_err(|error| self.0.push(format!("{name}: {error}"))).ok()
+        value.map_err(|error| self.0.push((name.to_owned(), error.to_string()))).ok()
+    }
+
+    /// What may be left empty.
+    fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
+        if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
     }
 
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
@@ -68,7 +73,7 @@ impl Fields {
     fn finish<T>(self, command: Option<T>) -> Result<T, Status> {
         match command {
             Some(command) if self.0.is_empty() => Ok(command),
-            _ => Err(Status::invalid_argument(self.0.join("; "))),
+            _ => Err(Refusal::of_fields(self.0)),
         }
     }
 }
@@ -119,7 +124,7 @@ pub fn start(request: messages::StartUnitRequest) -> Result<(NestName, Start), S
     let nest = fields.parse("nest", &request.nest);
     let mut values = Values::default();
     for (name, value) in &request.values {
-        fields.check("values", values.add(name, value));
+        fields.check(&format!("values[{name:?}]"), values.add(name, value));
     }
     let start = || {
         let run = RunId::of_command(command?);
@@ -250,6 +255,28 @@ pub fn yields(request: messages::GetYieldsRequest) -> Result<Asked, Status> {
     }
     let asked = || Some(Asked { order: order?, nest: nest?, from: from?, to: to? });
     fields.finish(asked())
+}
+
+impl TryFrom<messages::WatchEventsRequest> for Wanted {
+    type Error = Status;
+    fn try_from(request: messages::WatchEventsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let mut filter = Filter::default();
+        if request.nests.len() > MOST_NESTS {
+            let text = format!("are {}, at most {MOST_NESTS} are taken", request.nests.len());
+            fields.check::<()>("nests", Err(text));
+        }
+        for (at, nest) in request.nests.iter().enumerate().take(MOST_NESTS) {
+            filter.nests.extend(fields.parse::<NestName>(&format!("nests[{at}]"), nest));
+        }
+        filter.order = fields.optional("work_order", &request.work_order).flatten();
+        for (at, kind) in request.kinds.iter().enumerate().take(MOST_NESTS) {
+            let known = EventKind::try_from(*kind).ok().filter(|kind| *kind != EventKind::Unspecified);
+            filter.kinds.extend(fields.check(&format!("kinds[{at}]"), known.ok_or("is no kind of event")));
+        }
+        let after = request.after_sequence.map(Sequence::from);
+        fields.finish(Some(Self { after, filter }))
+    }
 }
 
 /// The id of a run.

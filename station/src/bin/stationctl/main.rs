@@ -55,7 +55,7 @@ enum Verb {
     #[command(subcommand)]
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
-    Watch,
+    Watch(watch::Watch),
     /// Checks a recipe and prints what a unit would get by it, or makes one; needs no station.
     #[command(subcommand)]
     Recipe(recipe::Verb),
@@ -82,7 +82,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Yield(asked) => asked.run(&mut station().await?).await,
-        Verb::Watch => watch::watch(&mut station().await?).await,
+        Verb::Watch(watch) => watch.run(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Fcc(verb) => fcc::run(verb).await,
