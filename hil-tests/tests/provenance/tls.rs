@@ -2,12 +2,12 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use factory_hsm::{
-    admission::AdmissionLayer,
-    door::Doors,
-    peer::{Entry, Identity, Peers},
+use factory_door::{
+    doors::Door,
+    guest::Identity,
     tls::{Tls, TlsFiles},
 };
+use factory_hsm::peer::{Entry, PeerAdmission, PeerDoors, Peers};
 use factory_proto::{head::HeadStatement, signer::signer_server::SignerServer};
 use factory_station::signer::{Signer, SignerError, SignerPlace, SignerTls};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -57,8 +57,9 @@ async fn a_station_and_a_signer_on_another_host_prove_to_each_other_who_they_are
         rate: Some(("1/h".parse().unwrap(), 2.try_into().unwrap())),
     }]);
     let socket = UnixListener::bind(folder.join("signer.sock")).unwrap();
-    let doors = Doors::open(socket, Some((listener, tls.unwrap())), peers);
-    let server = Server::builder().layer(AdmissionLayer).add_service(SignerServer::new(SignerDaemon::new()));
+    let doors = PeerDoors::open([Door::Socket(socket), Door::Tls(listener, tls.unwrap())], peers);
+    let server =
+        Server::builder().layer(PeerAdmission::new()).add_service(SignerServer::new(SignerDaemon::new()));
     tokio::spawn(server.serve_with_incoming(doors));
 
     let station = |name: &str| {
