@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod books;
+pub mod callers;
 pub mod certificate;
 pub mod config;
 pub mod events;
@@ -13,12 +14,14 @@ pub mod key;
 pub mod nest;
 pub mod orders;
 pub mod phase;
+pub mod place;
 pub mod provenance;
 pub mod recipe;
 pub mod record;
 pub mod recovery;
 pub mod results;
 pub mod rig;
+pub mod role;
 pub mod rpc;
 pub mod signatures;
 pub mod signer;

@@ -28,7 +28,10 @@ use crate::{
     units::Unit,
 };
 
+pub mod access;
+mod audit;
 pub mod command;
+mod frame;
 pub mod wire;
 
 /// Serves `factory.station.v1.Station`; cheap to clone.
@@ -198,6 +201,22 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+        }))
+    }
+
+    async fn list_audit_records(
+        &self,
+        request: Request<messages::ListAuditRecordsRequest>,
+    ) -> Answer<messages::ListAuditRecordsResponse> {
+        let request = request.into_inner();
+        let page = command::page(request.page_size, &request.page_token)?;
+        let (records, next) = audit::page(&self.shared.journal, page.from, page.size).map_err(internal)?;
+        Ok(Response::new(messages::ListAuditRecordsResponse {
+            records: records
+                .into_iter()
+                .map(|(sequence, audited)| wire::audited(sequence, audited))
+                .collect(),
+            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
     }
 }

@@ -9,7 +9,10 @@ use factory_door::{
 };
 use factory_hsm::peer::{Entry, PeerAdmission, PeerDoors, Peers};
 use factory_proto::{head::HeadStatement, signer::signer_server::SignerServer};
-use factory_station::signer::{Signer, SignerError, SignerPlace, SignerTls};
+use factory_station::{
+    place::{ClientFiles, Place},
+    signer::{Signer, SignerError},
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio::net::{TcpListener, UnixListener};
 use tonic::transport::Server;
@@ -63,13 +66,14 @@ async fn a_station_and_a_signer_on_another_host_prove_to_each_other_who_they_are
     tokio::spawn(server.serve_with_incoming(doors));
 
     let station = |name: &str| {
-        let tls = SignerTls {
+        let files = ClientFiles {
+            section: "signer-tls",
             ca: folder.join("ca.pem"),
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
         };
         let uri = format!("https://localhost:{port}").parse().unwrap();
-        Signer::at(SignerPlace::Server { uri, tls }, folder).unwrap()
+        Signer::at(Place::Tls { uri, files }, folder).unwrap()
     };
     let ours = station("line-1.example");
     ours.sign_head(&head()).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use factory_journal::Entry;
+use factory_journal::{Entry, Sequence};
 use factory_proto::{
     ids::NestName,
     outcome::Outcome,
@@ -15,8 +15,8 @@ use crate::{
     events::{Event, What},
     nest::Look,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
-        RunClosed, RunOpened, StepEnded, Stopped,
+        CallAudited, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused,
+        Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -53,6 +53,28 @@ pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
         sequence: refused.sequence,
         run_id: refused.run.map_or_else(String::new, |run| run.to_string()),
         reason: refused.reason.clone(),
+    }
+}
+
+/// A call that was kept.
+pub fn audited(sequence: Sequence, audited: CallAudited) -> wire::AuditRecord {
+    let about = audited.about;
+    wire::AuditRecord {
+        sequence: sequence.get(),
+        time: Some(audited.time.into()),
+        caller: audited.caller,
+        roles: audited.roles,
+        from: audited.from,
+        method: audited.method,
+        command_id: about.command.unwrap_or_default(),
+        work_order: about.order.unwrap_or_default(),
+        serial: about.serial.unwrap_or_default(),
+        nest: about.nest.unwrap_or_default(),
+        run_id: about.run.unwrap_or_default(),
+        recipe: about.recipe.unwrap_or_default(),
+        code: audited.code,
+        reason: audited.reason,
+        turned_away: audited.turned_away,
     }
 }
 
