@@ -29,6 +29,7 @@ use factory_proto::{
     },
 };
 use factory_station::{
+    place::Place,
     recipe::template::Values,
     record::{
         FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,

@@ -40,8 +40,9 @@ pub struct TlsFiles {
     pub client_ca: PathBuf,
 }
 
-/// The configuration for each new connection.
-pub struct Tls(Fresh<TlsFiles>);
+/// The configuration for each new connection. Clones are the same.
+#[derive(Clone)]
+pub struct Tls(Arc<Fresh<TlsFiles>>);
 
 impl Tls {
     /// Reads the files.
@@ -49,7 +50,7 @@ impl Tls {
     /// # Errors
     /// One is missing, or they do not go together.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        Fresh::load(files).map(Self)
+        Fresh::load(files).map(|fresh| Self(Arc::new(fresh)))
     }
 
     /// What is in the files now; as long as that is no good, what was in them before. Reads files, which are small.

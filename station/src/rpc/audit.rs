@@ -161,15 +161,14 @@ impl Auditor {
     }
 }
 
-/// A page of kept calls, oldest first: at most `size` from `from` on, each with its number, and where the next page begins.
+/// Kept calls, each with its number, and where the next page begins.
+pub type Page = (Vec<(Sequence, CallAudited)>, Option<Sequence>);
+
+/// A page of kept calls, oldest first: at most `size` from `from` on.
 ///
 /// # Errors
 /// The journal cannot be read.
-pub fn page(
-    journal: &Journal<Record>,
-    from: Sequence,
-    size: usize,
-) -> Result<(Vec<(Sequence, CallAudited)>, Option<Sequence>), JournalError> {
+pub fn page(journal: &Journal<Record>, from: Sequence, size: usize) -> Result<Page, JournalError> {
     let mut page = Vec::new();
     for sequence in journal.by_run(AUDITS)?.into_iter().filter(|sequence| *sequence >= from) {
         if page.len() == size {
