@@ -178,7 +178,7 @@ impl station_server::Station for StationService {
 
     async fn describe_station(
         &self,
-        _: Request<messages::DescribeStationRequest>,
+        request: Request<messages::DescribeStationRequest>,
     ) -> Answer<messages::DescribeStationResponse> {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
@@ -201,6 +201,7 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            caller: request.extensions().get().map(wire::caller),
         }))
     }
 
@@ -208,9 +209,12 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ListAuditRecordsRequest>,
     ) -> Answer<messages::ListAuditRecordsResponse> {
-        let request = request.into_inner();
-        let page = command::page(request.page_size, &request.page_token)?;
-        let (records, next) = audit::page(&self.shared.journal, page.from, page.size).map_err(internal)?;
+        let list = command::ListAudit::try_from(request.into_inner())?;
+        let journal = self.shared.journal.clone();
+        // Goes through the log, as far as it must.
+        let page = tokio::task::spawn_blocking(move || audit::page(&journal, &list)).await;
+        let page = page.map_err(|_| Status::internal("the station failed; its log says why"))?;
+        let (records, next) = page.map_err(internal)?;
         Ok(Response::new(messages::ListAuditRecordsResponse {
             records: records
                 .into_iter()

@@ -209,7 +209,7 @@ impl Access {
                     let _place = place;
                     self.change(inner, call, largest, &caller, audited).await
                 });
-                doing.await.unwrap_or_else(|_| Err(Status::internal("the station failed; its log says why")))
+                doing.await.unwrap_or_else(|_| Err(failed()))
             }
             _ if !allowed => Err(role_missing(&right, &caller)),
             Kind::Looks => {
@@ -230,11 +230,16 @@ impl Access {
     ) -> Result<Response, Status>
     where
         S: Service<Request, Response = Response, Error = Infallible>,
+        S::Future: Send + 'static,
     {
         let answer = match self.whole(call, largest).await {
             Ok((call, message)) => {
                 audited.is_about(&message);
-                answered(inner.call(call).await)
+                // What panics is audited as well.
+                match tokio::spawn(inner.call(call)).await {
+                    Ok(answer) => answered(answer),
+                    Err(_) => Err(failed()),
+                }
             }
             Err(refused) => Err(refused),
         };
@@ -262,6 +267,10 @@ impl Access {
 fn answered(answer: Result<Response, Infallible>) -> Result<Response, Status> {
     let Ok(answer) = answer;
     Ok(answer)
+}
+
+fn failed() -> Status {
+    Status::internal("the station failed; its log says why")
 }
 
 fn role_missing(right: &Right, caller: &Caller) -> Status {

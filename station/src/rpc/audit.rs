@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use factory_door::guest::{Guest as _, Origin};
@@ -11,10 +11,10 @@ use factory_journal::{Journal, JournalError, Room, Sequence};
 use tonic::{Code, Status, body::Body, codegen::http};
 use tracing::{error, warn};
 
-use super::{access::method, frame::Message};
+use super::{access::method, command::ListAudit, frame::Message};
 use crate::{
     callers::Caller,
-    record::{AUDITS, CallAbout, CallAudited, Record},
+    record::{CallAbout, CallAudited, Record},
 };
 
 /// What is kept of a text from outside: no id of ours is longer, and a reason is for people.
@@ -164,19 +164,30 @@ impl Auditor {
 /// Kept calls, each with its number, and where the next page begins.
 pub type Page = (Vec<(Sequence, CallAudited)>, Option<Sequence>);
 
-/// A page of kept calls, oldest first: at most `size` from `from` on.
+/// Records of the present may have been written by a clock that was set back since.
+const A_DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A page of kept calls, oldest first. Blocks.
 ///
 /// # Errors
 /// The journal cannot be read.
-pub fn page(journal: &Journal<Record>, from: Sequence, size: usize) -> Result<Page, JournalError> {
+pub fn page(journal: &Journal<Record>, list: &ListAudit) -> Result<Page, JournalError> {
     let mut page = Vec::new();
-    for sequence in journal.by_run(AUDITS)?.into_iter().filter(|sequence| *sequence >= from) {
-        if page.len() == size {
-            return Ok((page, Some(sequence)));
+    let mut from = list.page.from;
+    // A later page begins behind that time already.
+    if let (Sequence::START, Some(since)) = (from, list.since) {
+        let Some(first) = journal.by_time(since, SystemTime::now() + A_DAY)?.next() else {
+            return Ok((page, None));
+        };
+        from = first?.sequence;
+    }
+    for entry in journal.read(from) {
+        let entry = entry?;
+        let Record::CallAudited(audited) = entry.record else { continue };
+        if page.len() == list.page.size {
+            return Ok((page, Some(entry.sequence)));
         }
-        if let Some(Record::CallAudited(audited)) = journal.get(sequence)?.map(|entry| entry.record) {
-            page.push((sequence, *audited));
-        }
+        page.push((entry.sequence, *audited));
     }
     Ok((page, None))
 }

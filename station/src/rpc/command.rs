@@ -5,7 +5,7 @@ use factory_proto::{
     ids::{NestName, OrderId, RecipeName},
     station as messages,
 };
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -207,11 +207,24 @@ pub struct Page {
     pub size: usize,
 }
 
-/// A page of what has no filter.
-pub fn page(size: u32, token: &str) -> Result<Page, Status> {
-    let mut fields = Fields::default();
-    let page = fields.page(size, token);
-    fields.finish(page)
+/// A page of audited calls.
+pub struct ListAudit {
+    /// Which part.
+    pub page: Page,
+    /// Only those kept since then.
+    pub since: Option<SystemTime>,
+}
+
+impl TryFrom<messages::ListAuditRecordsRequest> for ListAudit {
+    type Error = Status;
+    fn try_from(request: messages::ListAuditRecordsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let page = fields.page(request.page_size, &request.page_token);
+        let since = request.since.map(SystemTime::try_from).transpose();
+        let since = fields.check("since", since);
+        let list = || Some(Self { page: page?, since: since? });
+        fields.finish(list())
+    }
 }
 
 /// The id of a run.

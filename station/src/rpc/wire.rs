@@ -12,6 +12,7 @@ use prost_types::{Duration, Timestamp};
 
 use crate::{
     books::Order,
+    callers::Caller,
     events::{Event, What},
     nest::Look,
     record::{
@@ -53,6 +54,14 @@ pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
         sequence: refused.sequence,
         run_id: refused.run.map_or_else(String::new, |run| run.to_string()),
         reason: refused.reason.clone(),
+    }
+}
+
+/// Who calls.
+pub fn caller(caller: &Caller) -> wire::CallerDescription {
+    wire::CallerDescription {
+        caller: caller.name().to_owned(),
+        roles: caller.roles().iter().map(|role| role.to_string()).collect(),
     }
 }
 

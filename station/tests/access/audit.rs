@@ -17,7 +17,7 @@ use crate::{
 async fn audit(channel: &Channel, page_size: u32) -> Vec<AuditRecord> {
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListAuditRecordsRequest { page_size, page_token };
+        let request = ListAuditRecordsRequest { page_size, page_token, since: None };
         let answer =
             StationClient::new(channel.clone()).list_audit_records(request).await.unwrap().into_inner();
         assert!(answer.records.len() <= page_size as usize);
@@ -91,6 +91,16 @@ async fn a_record_says_what_the_call_was_about_and_what_came_of_it() {
     let (said, well) = daemon.ctl(|ctl| {
         ctl.arg("--station").arg(daemon.path("station.sock")).args(["audit", "--caller", "dns:mes.example"]);
     });
+    let (soon, well_too) = daemon.ctl(|ctl| {
+        ctl.arg("--station").arg(daemon.path("station.sock")).args(["audit", "--last", "1h"]);
+    });
+    assert!(well_too && soon == said, "{soon}");
+    let later = ListAuditRecordsRequest {
+        since: Some((std::time::SystemTime::now() + std::time::Duration::from_secs(60)).into()),
+        ..ListAuditRecordsRequest::default()
+    };
+    let none = StationClient::new(channel).list_audit_records(later).await.unwrap().into_inner();
+    assert!(none.records.is_empty() && none.next_page_token.is_empty(), "{none:?}");
     let line = format!("nest=nest-9 command={command_id}: InvalidArgument: ");
     assert!(well && said.contains(&line) && said.contains("dns:mes.example [mes] from 127.0.0.1:"), "{said}");
 }

@@ -105,6 +105,10 @@ impl Daemon {
         self.folder.path().join(name)
     }
 
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

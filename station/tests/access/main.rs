@@ -7,4 +7,5 @@ mod pki;
 mod raw;
 mod rights;
 mod socket;
+mod storm;
 mod tls;

@@ -195,7 +195,8 @@ async fn stationctl_calls_with_a_certificate_and_says_what_is_missing() {
     let [ca, certificate, key] =
         [&files.ca, &files.certificate, &files.key].map(|path| path.to_str().unwrap().to_owned());
     let ours = ["--ca", &ca, "--certificate", &certificate, "--key", &key];
-    check(&[&ours[..], &["describe"]].concat(), "station station-1");
+    let ourselves = "you are taken for dns:operator.example, whose roles are operator";
+    check(&[&ours[..], &["describe"]].concat(), ourselves);
     let release = ["release", "SN1", "--reason", "looked at"];
     check(&[&ours[..], &release].concat(), "this caller is taken for dns:operator.example");
     check(&["describe"], "needs --ca, --certificate and --key: both sides prove who they are");

@@ -1,4 +1,4 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use factory_proto::station::{AuditRecord, ListAuditRecordsRequest, station_client::StationClient};
@@ -17,13 +17,17 @@ pub struct Audit {
     /// Only calls about this unit.
     #[arg(long)]
     serial: Option<String>,
+    /// Only calls of the last time, as in 24h or 30days.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    last: Option<Duration>,
 }
 
 impl Audit {
     pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
         let mut page_token = String::new();
+        let since = self.last.and_then(|last| SystemTime::now().checked_sub(last)).map(Into::into);
         loop {
-            let request = ListAuditRecordsRequest { page_size: PAGE, page_token };
+            let request = ListAuditRecordsRequest { page_size: PAGE, page_token, since };
             let answer = station.list_audit_records(request).await.map_err(refused)?.into_inner();
             for record in answer.records.iter().filter(|record| self.wants(record)) {
                 println!("{}", line(record));
