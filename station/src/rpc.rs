@@ -26,7 +26,10 @@ use crate::{
     units::Unit,
 };
 
+pub mod access;
+mod audit;
 pub mod command;
+mod frame;
 pub mod refusal;
 pub mod watch;
 pub mod wire;
@@ -193,7 +196,7 @@ impl station_server::Station for StationService {
 
     async fn describe_station(
         &self,
-        _: Request<messages::DescribeStationRequest>,
+        request: Request<messages::DescribeStationRequest>,
     ) -> Answer<messages::DescribeStationResponse> {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
@@ -216,6 +219,26 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            caller: request.extensions().get().map(wire::caller),
+        }))
+    }
+
+    async fn list_audit_records(
+        &self,
+        request: Request<messages::ListAuditRecordsRequest>,
+    ) -> Answer<messages::ListAuditRecordsResponse> {
+        let list = command::ListAudit::try_from(request.into_inner())?;
+        let journal = self.shared.journal.clone();
+        // Goes through the log, as far as it must.
+        let page = spawn_blocking(move || audit::page(&journal, &list)).await;
+        let page = page.map_err(|_| Status::internal("the station failed; its log says why"))?;
+        let (records, next) = page.map_err(refused)?;
+        Ok(Response::new(messages::ListAuditRecordsResponse {
+            records: records
+                .into_iter()
+                .map(|(sequence, audited)| wire::audited(sequence, audited))
+                .collect(),
+            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
     }
 }

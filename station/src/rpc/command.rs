@@ -69,6 +69,21 @@ impl Fields {
         )
     }
 
+    fn page(&mut self, size: u32, token: &str) -> Option<Page> {
+        let from = match token {
+            "" => Some(Sequence::START),
+            token => {
+                let from = token.parse::<u64>().ok().map(Sequence::from);
+                self.check("page_token", from.ok_or("is not from an answer of this station"))
+            }
+        };
+        let size = match size {
+            0 => Some(100),
+            size => self.range("page_size", size, 1, LARGEST_PAGE),
+        };
+        Some(Page { from: from?, size: usize::try_from(size?).ok()? })
+    }
+
     /// The command, or INVALID_ARGUMENT with all complaints. A part is missing only after a complaint.
     fn finish<T>(self, command: Option<T>) -> Result<T, Status> {
         match command {
@@ -195,18 +210,39 @@ impl TryFrom<messages::ListUnitsRequest> for List {
     fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
         let order = fields.optional("work_order", &request.work_order);
-        let from = match request.page_token.as_str() {
-            "" => Some(Sequence::START),
-            token => {
-                let from = token.parse::<u64>().ok().map(Sequence::from);
-                fields.check("page_token", from.ok_or("is not from an answer of this station"))
-            }
+        let page = fields.page(request.page_size, &request.page_token);
+        let list = || {
+            let (order, Page { from, size }) = (order?, page?);
+            Some(Self { order, from, size })
         };
-        let size = match request.page_size {
-            0 => Some(100),
-            size => fields.range("page_size", size, 1, LARGEST_PAGE),
-        };
-        let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
+        fields.finish(list())
+    }
+}
+
+/// Part of a list.
+pub struct Page {
+    /// From this record on.
+    pub from: Sequence,
+    /// At most so many.
+    pub size: usize,
+}
+
+/// A page of audited calls.
+pub struct ListAudit {
+    /// Which part.
+    pub page: Page,
+    /// Only those kept since then.
+    pub since: Option<SystemTime>,
+}
+
+impl TryFrom<messages::ListAuditRecordsRequest> for ListAudit {
+    type Error = Status;
+    fn try_from(request: messages::ListAuditRecordsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let page = fields.page(request.page_size, &request.page_token);
+        let since = request.since.map(SystemTime::try_from).transpose();
+        let since = fields.check("since", since);
+        let list = || Some(Self { page: page?, since: since? });
         fields.finish(list())
     }
 }

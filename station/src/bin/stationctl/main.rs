@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod audit;
 mod connect;
 mod describe;
 mod fcc;
@@ -20,9 +21,8 @@ mod yields;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The station: the path of its socket, or an address as in http://127.0.0.1:7400.
-    #[arg(long, default_value = "/run/factory-station/station.sock")]
-    station: String,
+    #[command(flatten)]
+    reach: connect::Reach,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -51,6 +51,8 @@ enum Verb {
     List(unit::List),
     /// Shows yields, where units are lost, and how long steps take.
     Yield(yields::Yield),
+    /// Lists the calls that changed something, or would have: who, what, from where, and what came of it.
+    Audit(audit::Audit),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
@@ -69,7 +71,7 @@ enum Verb {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let station = || connect::station(&arguments.station);
+    let station = || arguments.reach.station();
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
         Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
@@ -83,6 +85,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Yield(asked) => asked.run(&mut station().await?).await,
         Verb::Watch(watch) => watch.run(&mut station().await?).await,
+        Verb::Audit(audit) => audit.run(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Fcc(verb) => fcc::run(verb).await,

@@ -99,6 +99,7 @@ fn text(event: &Event) -> String {
             let not = if stated.registered { "" } else { "not " };
             format!("CA attested to be {not}registered with account {}", stated.account_id)
         }
+        Event::CallAudited(call) => format!("call of {}, status {}", call.method, call.code),
         Event::CheckpointMade(made) => format!("checkpoint up to {}", made.covers),
     }
 }
@@ -143,6 +144,7 @@ fn name(event: &Event) -> &'static str {
         Event::HeadSigned(_) => "head_signed",
         Event::ReportRefused(_) => "report_refused",
         Event::RegistrationAttested(_) => "registration_attested",
+        Event::CallAudited(_) => "call_audited",
         Event::CheckpointMade(_) => "checkpoint_made",
     }
 }

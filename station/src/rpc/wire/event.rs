@@ -97,6 +97,10 @@ fn record(record: &Record) -> (EventKind, Told) {
             (EventKind::Run, Told::RunResumed(wire::RunResumed { resumption }))
         }
         Record::RunClosed(closed) => (EventKind::Run, Told::RunClosed(run_closed(closed))),
+        Record::CallAudited(audited) => {
+            let (method, code) = (audited.method.clone(), audited.code);
+            (EventKind::Log, Told::CallAudited(wire::CallAudited { method, code }))
+        }
         Record::RegistrationAttested(stated) => {
             (EventKind::Order, Told::RegistrationAttested(super::registration(stated)))
         }
