@@ -31,6 +31,7 @@ use factory_proto::{
 };
 use factory_station::{
     line::controllers::Controllers,
+    place::Place,
     recipe::template::Values,
     record::{
         FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,
@@ -113,7 +114,7 @@ async fn measure(results: u64) -> anyhow::Result<()> {
 async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Result<()> {
     let journal = Arc::new(Journal::open(folder, Options::default())?);
     let backlog = Backlog::count(&journal)?;
-    let controllers = Controllers::at(&[format!("http://{address}").parse()?], None)?;
+    let controllers = Controllers::at(&[Place::Plain(format!("http://{address}").parse()?)])?;
     let uplink = || Uplink {
         station: "line-1".parse().expect("it is a name"),
         controllers: controllers.clone(),

@@ -49,7 +49,7 @@ async fn start_until(
     board: &Assembly,
     seen: impl Fn(&Event) -> bool,
 ) -> anyhow::Result<String> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     line::lay(rig, "A", board)?;
     let run = line::start(station, "WO-1", "A", &board.serial).await?;
     loop {
@@ -153,7 +153,7 @@ async fn a_run_that_is_killed_again_and_again_still_ends() -> anyhow::Result<()>
         rig.kill_station()?;
         rig.start_station()?;
         station = StationClient::connect(rig.station.clone()).await?;
-        let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+        let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
         // Begins with the nest, which is busy with the run, unless that is over.
         events.message().await?.context("the station ended the stream of events")?;
     }

@@ -42,11 +42,19 @@ const DIRECTIONS: [(&str, &[&str]); 8] = [
     ("factory-journal", &[]),
     ("factory-jws", &[]),
     ("factory-settings", &[]),
-    ("factory-hsm", &["factory-proto", "factory-journal", "factory-jws", "factory-settings"]),
+    ("factory-door", &[]),
+    ("factory-hsm", &["factory-proto", "factory-journal", "factory-jws", "factory-settings", "factory-door"]),
     ("factory-fixtures", &["factory-proto"]),
     (
         "factory-station",
-        &["factory-proto", "factory-journal", "factory-jws", "factory-settings", "factory-fixtures"],
+        &[
+            "factory-proto",
+            "factory-journal",
+            "factory-jws",
+            "factory-settings",
+            "factory-door",
+            "factory-fixtures",
+        ],
     ),
     (
         "factory-hil-tests",

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -13,17 +12,17 @@ use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Uri;
 
 use crate::{
-    line::{controllers::ControllerTls, interlock::Interlock},
-    provenance::Occasions,
+    callers::CallerSettings, line::interlock::Interlock, place::Place, provenance::Occasions,
     signatures::Demand,
-    signer::{SignerPlace, SignerTls},
 };
 
-/// A list that is longer is a mistake.
-const MOST_CONTROLLERS: usize = 8;
+mod callers;
+mod place;
+
+pub use callers::Listen;
+
 const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// An operator who waits for longer has gone.
 const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
@@ -40,15 +39,15 @@ pub struct Config {
     /// Who must have signed the recipes and what they name.
     pub signatures: Demand,
     /// Where the signer is.
-    pub signer: SignerPlace,
-    /// Where the MES calls; loopback only, for want of TLS.
-    pub listen: SocketAddr,
+    pub signer: Place,
+    /// Where the MES calls, if it does; otherwise there is only the socket.
+    pub listen: Option<Listen>,
+    /// Who may call, and how much.
+    pub callers: CallerSettings,
     /// Where stationctl calls: a Unix socket.
     pub socket: PathBuf,
     /// Where the line's controllers are, 1 to 8, in the order in which they are preferred.
-    pub controllers: Vec<Uri>,
-    /// What both sides show where that is `https://`.
-    pub controller_tls: Option<ControllerTls>,
+    pub controllers: Vec<Place>,
     /// How often they are told that the station lives.
     pub heartbeat: Duration,
     /// Whether and how they are asked before a unit starts.
@@ -110,11 +109,10 @@ impl Config {
                  recipes and images unsigned",
             );
         }
-        let signer = signer(file);
-        let listen: Option<SocketAddr> = file.required("listen", text);
+        let signer = place::signer(file);
+        let callers = callers::callers(file);
         let socket = file.required("socket", path);
-        let controllers: Option<Vec<Uri>> = file.required("controllers", list(text));
-        let controller_tls = file.optional("controller-tls", table(controller_tls));
+        let controllers = place::controllers(file);
         let heartbeat = file.or("heartbeat", Duration::from_secs(10), duration);
         let interlock = file.or("interlock", Interlock::USUAL, table(interlock));
         let offline_budget_key = file.optional("offline-budget", table(|it| it.required("key", path)));
@@ -122,26 +120,21 @@ impl Config {
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
         let nests = file.required("nest", list(table(NestSettings::written)));
 
-        if listen.is_some_and(|address| !address.ip().is_loopback()) {
-            file.complain("listen", "must be a loopback address: there is no TLS on this listener yet");
-        }
-        if let (Some(controllers), Some(tls)) = (&controllers, &controller_tls) {
-            complain_of_controllers(file, controllers, tls.is_some());
-        }
         complain_unless_within(file, "heartbeat", heartbeat, HEARTBEAT);
         if let Some(nests) = &nests {
             complain_of_nests(file, nests);
         }
+        let (listen, callers) = callers?;
         Some(Self {
             name: name?,
             state: state?,
             recipes: recipes?,
             signatures: signatures??,
             signer: signer?,
-            listen: listen?,
+            listen,
+            callers,
             socket: socket?,
             controllers: controllers?,
-            controller_tls: controller_tls?,
             heartbeat: heartbeat?,
             interlock: interlock?,
             offline_budget_key: offline_budget_key?,
@@ -191,41 +184,6 @@ fn signatures(signatures: &mut Table<'_>) -> Option<Demand> {
     }
 }
 
-/// A path is a socket's; `https://host:port` is a server's, which needs `[signer-tls]`.
-fn signer(file: &mut Table<'_>) -> Option<SignerPlace> {
-    let place = file.required("signer", |value| match text::<String>(value)? {
-        address if address.starts_with("https://") => text(value).map(Ok),
-        _ => path(value).map(Err),
-    });
-    let tls = file.optional("signer-tls", table(signer_tls));
-    match (place?, tls?) {
-        (Ok(uri), Some(tls)) => Some(SignerPlace::Server { uri, tls }),
-        (Err(socket), None) => Some(SignerPlace::Socket(socket)),
-        (Ok(_), None) => {
-            file.complain("signer", "needs [signer-tls]: both sides prove who they are");
-            None
-        }
-        (Err(_), Some(_)) => {
-            file.complain("signer-tls", "needs a `signer` with https://: there is no TLS on its socket");
-            None
-        }
-    }
-}
-
-fn signer_tls(tls: &mut Table<'_>) -> Option<SignerTls> {
-    let ca = tls.required("ca", path);
-    let certificate = tls.required("certificate", path);
-    let key = tls.required("key", path);
-    Some(SignerTls { ca: ca?, certificate: certificate?, key: key? })
-}
-
-fn controller_tls(tls: &mut Table<'_>) -> Option<ControllerTls> {
-    let ca = tls.required("ca", path);
-    let certificate = tls.required("certificate", path);
-    let key = tls.required("key", path);
-    Some(ControllerTls { ca: ca?, certificate: certificate?, key: key? })
-}
-
 fn interlock(interlock: &mut Table<'_>) -> Option<Interlock> {
     let demanded = interlock.or("demanded", Interlock::USUAL.demanded, flag);
     let deadline = interlock.or("deadline", Interlock::USUAL.deadline, duration);
@@ -245,33 +203,6 @@ fn complain_unless_within(
     }
 }
 
-/// Each address is there once; what leaves this host is `https://`.
-fn complain_of_controllers(file: &Table<'_>, controllers: &[Uri], tls: bool) {
-    if !(1..=MOST_CONTROLLERS).contains(&controllers.len()) {
-        file.complain("controllers", format!("must be 1 to {MOST_CONTROLLERS} addresses"));
-    }
-    let mut seen = BTreeSet::new();
-    for uri in controllers {
-        if !seen.insert(uri.to_string()) {
-            file.complain("controllers", format!("{uri} is there twice"));
-        }
-        match uri.scheme_str() {
-            Some("https") if !tls => {
-                file.complain(
-                    "controllers",
-                    format!("{uri} needs [controller-tls]: both sides prove who they are"),
-                );
-            }
-            Some("https") => {}
-            _ if is_loopback(uri) => {}
-            _ => file.complain("controllers", format!("{uri} must be https://, or http:// on loopback")),
-        }
-    }
-    if tls && controllers.iter().all(|uri| uri.scheme_str() != Some("https")) {
-        file.complain("controller-tls", "needs one of `controllers` to be https://");
-    }
-}
-
 fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {
     let usual = Occasions::usual();
     let every = provenance.or("every", usual.every, integer);
@@ -281,13 +212,6 @@ fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {
         provenance.complain("every", format!("must be {least} to {most} records"));
     }
     Some(Occasions { every: every?, shift_ends: shift_ends? })
-}
-
-fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let address = host.parse::<std::net::IpAddr>();
-    uri.scheme_str() == Some("http")
-        && (host == "localhost" || address.is_ok_and(|address| address.is_loopback()))
 }
 
 /// A nest has one name, and no instrument serves two nests.

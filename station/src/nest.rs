@@ -415,7 +415,6 @@ impl Keeper {
         let Candidate { run, recipe, place } = candidate;
         let run = RunOpened { started: SystemTime::now(), allowed, ..run };
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
-        self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
         if let Some(AllowedBy::Budget(_)) = run.allowed {
             self.shared.events.tell(&run, What::Budget(self.shared.line.offline.left()));

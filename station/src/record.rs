@@ -93,6 +93,9 @@ pub enum Record {
     /// It was said what became of a unit, and the signer knows.
     #[n(13)]
     UnitDisposed(#[n(0)] UnitDisposed),
+    /// Somebody called to change something, and this is what came of it.
+    #[n(20)]
+    CallAudited(#[n(0)] Box<CallAudited>),
     /// The line's controller did not let a unit start.
     #[n(21)]
     UnitRefused(#[n(0)] UnitRefused),
@@ -125,7 +128,8 @@ impl Record {
             | Self::HeadSigned(_)
             | Self::ReportRefused(_)
             | Self::UnitRefused(_)
-            | Self::BudgetGranted(_) => None,
+            | Self::BudgetGranted(_)
+            | Self::CallAudited(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
             Self::IssuanceAsked(asked) => Some(asked.run),
@@ -175,6 +179,8 @@ impl factory_journal::Record for Record {
             },
             Self::BudgetGranted(_) => Keys::default(),
             Self::RegistrationAttested(_) => Keys::default(),
+            // Found by going through the log from a time on: an index of what comes with each command would never end.
+            Self::CallAudited(_) => Keys::default(),
         }
     }
 }
@@ -562,6 +568,61 @@ pub struct ReportRefused {
     /// The controller's words, at most 500 characters.
     #[n(2)]
     pub reason: String,
+}
+
+/// Somebody called to change something.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CallAudited {
+    /// When it came.
+    #[cbor(n(0), with = "cbor::time")]
+    pub time: SystemTime,
+    /// Who called, as in `dns:mes.example` or `user:alice`; at most 128 characters.
+    #[n(1)]
+    pub caller: String,
+    /// Its roles by then.
+    #[n(2)]
+    pub roles: Vec<String>,
+    /// `socket`, or address and port.
+    #[n(3)]
+    pub from: String,
+    /// The method, as in `StartUnit`.
+    #[n(4)]
+    pub method: String,
+    /// What its message says that it is about; nothing of a call that was not let through.
+    #[n(5)]
+    pub about: CallAbout,
+    /// The gRPC status code that it was answered with; 0 is OK.
+    #[n(6)]
+    pub code: u32,
+    /// Why not OK; at most 200 characters.
+    #[n(7)]
+    pub reason: String,
+    /// Calls of the same caller since its last record that were turned away without one, because there were too many.
+    #[n(8)]
+    pub turned_away: u64,
+}
+
+/// What a call is about, in the caller's own words, which need not be true; each at most 64 characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct CallAbout {
+    /// The command's id.
+    #[n(0)]
+    pub command: Option<String>,
+    /// A work order.
+    #[n(1)]
+    pub order: Option<String>,
+    /// A unit.
+    #[n(2)]
+    pub serial: Option<String>,
+    /// A nest.
+    #[n(3)]
+    pub nest: Option<String>,
+    /// A run.
+    #[n(4)]
+    pub run: Option<String>,
+    /// A recipe.
+    #[n(5)]
+    pub recipe: Option<String>,
 }
 
 /// Where and why a run did not pass.

@@ -150,7 +150,7 @@ impl Uplink {
 
     /// One connection, from the first unacknowledged report on. Ends only by losing it.
     async fn connection(&self, used: &InUse, window: &mut Window) -> Result<Infallible, UplinkError> {
-        let channel = used.endpoint.connect().await?;
+        let channel = used.way.connect().await?;
         let mut news = self.journal.follow(self.journal.cursor(RECEIVER).next());
         // A controller may answer the call only after the first message, so there has to be one.
         let (first, request) = next_report(&self.station, &mut news).await?;

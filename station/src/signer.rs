@@ -17,13 +17,14 @@ use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::record::{HeadSigned, IssuanceAsked};
+use crate::{
+    place::{Place, TlsError},
+    record::{HeadSigned, IssuanceAsked},
+};
 
 mod kept_head;
-mod place;
 
 use kept_head::KeptHead;
-pub use place::{SignerPlace, SignerTls, SignerTlsError};
 
 // Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
 const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
@@ -101,7 +102,7 @@ pub struct Ordered {
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
 #[derive(Clone)]
 pub struct Signer {
-    place: Arc<SignerPlace>,
+    place: Arc<Place>,
     client: Client,
     head: KeptHead,
 }
@@ -111,9 +112,9 @@ impl Signer {
     ///
     /// # Errors
     /// The files for TLS cannot be used.
-    pub fn at(place: SignerPlace, state: &Path) -> Result<Self, SignerTlsError> {
+    pub fn at(place: Place, state: &Path) -> Result<Self, TlsError> {
         let head = KeptHead::read(state);
-        let client = SignerClient::with_interceptor(place.connect_lazily()?, head.clone());
+        let client = SignerClient::with_interceptor(place.way()?.connect_lazily(), head.clone());
         Ok(Self { place: Arc::new(place), client, head })
     }
 

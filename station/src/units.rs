@@ -54,6 +54,22 @@ impl Units {
         Ok(unit)
     }
 
+    /// What a run began as.
+    pub fn opened(&self, run: RunId) -> Result<Option<RunOpened>, JournalError> {
+        let Some(first) = self.0.by_run(&run.to_string())?.first().copied() else { return Ok(None) };
+        Ok(self.0.get(first)?.and_then(opened))
+    }
+
+    /// What the last run of a unit began as that was opened before a record.
+    pub fn last_opened(&self, serial: &Serial, before: Sequence) -> Result<Option<RunOpened>, JournalError> {
+        for sequence in self.0.by_unit(serial.as_str())?.into_iter().rev().filter(|found| *found < before) {
+            if let Some(run) = self.0.get(sequence)?.and_then(opened) {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
+    }
+
     /// The issuances that were asked for a unit, in all its runs, oldest first.
     pub fn issuances(&self, serial: &Serial) -> Result<Vec<IssuanceAsked>, JournalError> {
         let asked = |record| if let Record::IssuanceAsked(asked) = record { Some(asked) } else { None };
@@ -163,4 +179,8 @@ impl Units {
             }
         })
     }
+}
+
+fn opened(entry: Entry<Record>) -> Option<RunOpened> {
+    if let Record::RunOpened(opened) = entry.record { Some(opened) } else { None }
 }

@@ -74,7 +74,7 @@ pub async fn make(
     let mut waiting: VecDeque<Assembly> = boards.into();
     let mut in_nest: BTreeMap<String, String> = BTreeMap::new();
     // Begins with the state of each nest, so the free ones are filled first.
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     loop {
         let event = events.message().await?.context("the station ended the stream of events")?;
         show(&event);
@@ -166,7 +166,7 @@ pub async fn make_one(
     nest: &str,
     board: &Assembly,
 ) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     lay(rig, nest, board)?;
     let run_id = start(station, order, nest, &board.serial).await?;
     loop {
@@ -219,7 +219,7 @@ pub async fn dispose(
 
 /// Waits for a run's result.
 pub async fn result(station: &mut StationClient<Channel>, run: &str) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     loop {
         let answer = station.get_unit(GetUnitRequest { run_id: run.to_owned() }).await?.into_inner();
         let unit = answer.unit.context("an answer has a unit")?;

@@ -86,6 +86,7 @@ state = "journal"
 recipes = "recipes"
 signer = "signer.sock"
 listen = "{listen}"
+listen-roles = ["mes", "engineer"]
 socket = "station.sock"
 controllers = ["{controller}"]
 drain = "20s"

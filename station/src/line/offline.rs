@@ -18,10 +18,7 @@ use super::{
     allowance::{Allowance, AllowanceError},
     budget::{Budget, Exhausted, Left, NotTaken},
 };
-use crate::{
-    events::Events,
-    record::{BudgetGranted, Record},
-};
+use crate::record::{BudgetGranted, Record};
 
 /// Why an allowance does not come into force.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +45,6 @@ struct Inner {
     station: NestName,
     keys: Option<PublicKeys>,
     journal: Arc<Journal<Record>>,
-    events: Events,
     state: Mutex<State>,
     // Held while an allowance comes into force, so that two of them do so one after the other.
     granting: tokio::sync::Mutex<()>,
@@ -65,11 +61,10 @@ impl Offline {
         station: NestName,
         keys: Option<PublicKeys>,
         journal: Arc<Journal<Record>>,
-        events: Events,
         budget: Budget,
     ) -> Self {
         let (state, granting) = (Mutex::new(State { budget, trouble: None }), tokio::sync::Mutex::default());
-        Self(Arc::new(Inner { station, keys, journal, events, state, granting }))
+        Self(Arc::new(Inner { station, keys, journal, state, granting }))
     }
 
     /// Brings a signed allowance into force, durably; `by` says who brought it. The one that is in force is left as it
@@ -97,9 +92,7 @@ impl Offline {
         journal.append(Record::BudgetGranted(granted.clone())).await?;
         info!(allowance = %id, units, by = granted.by, "offline allowance in force");
         self.state().budget.granted(granted);
-        let left = self.left();
-        self.0.events.tell_budget(left.clone());
-        Ok(left)
+        Ok(self.left())
     }
 
     /// Counts one run that is about to be journalled, and gives the allowance that it is started on.

@@ -176,7 +176,6 @@ impl Keeper {
             return StartError::Journal(error);
         }
         self.shared.line.refusals.add(refused.clone());
-        self.shared.events.tell_refused(refused.clone());
         let UnitRefused { serial, controller, reasons, .. } = refused;
         StartError::Refused { serial, controller, reasons }
     }

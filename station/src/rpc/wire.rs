@@ -1,12 +1,12 @@
 //! Records in the words of the wire. Nothing else in the station knows both.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::collections::HashMap;
 
-use factory_journal::Entry;
+use factory_journal::{Entry, Sequence};
 use factory_proto::{
     ids::NestName,
     outcome::Outcome,
-    station::{self as wire, report_results_request::Report, watch_events_response as event},
+    station::{self as wire, report_results_request::Report},
 };
 use prost_types::{Duration, Timestamp};
 
@@ -14,18 +14,18 @@ pub mod line;
 
 use crate::{
     books::Order,
-    events::{Event, What},
-    nest::Look,
+    callers::Caller,
     preflight::Check,
     recipe::template::Values,
     record::{
-        AllowedBy, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, RegistrationAttested,
-        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
+        AllowedBy, CallAudited, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record,
+        RegistrationAttested, ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
 };
 
+pub mod event;
 mod yields;
 
 pub use yields::yields;
@@ -82,6 +82,36 @@ pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
     }
 }
 
+/// Who calls.
+pub fn caller(caller: &Caller) -> wire::CallerDescription {
+    wire::CallerDescription {
+        caller: caller.name().to_owned(),
+        roles: caller.roles().iter().map(|role| role.to_string()).collect(),
+    }
+}
+
+/// A call that was kept.
+pub fn audited(sequence: Sequence, audited: CallAudited) -> wire::AuditRecord {
+    let about = audited.about;
+    wire::AuditRecord {
+        sequence: sequence.get(),
+        time: Some(audited.time.into()),
+        caller: audited.caller,
+        roles: audited.roles,
+        from: audited.from,
+        method: audited.method,
+        command_id: about.command.unwrap_or_default(),
+        work_order: about.order.unwrap_or_default(),
+        serial: about.serial.unwrap_or_default(),
+        nest: about.nest.unwrap_or_default(),
+        run_id: about.run.unwrap_or_default(),
+        recipe: about.recipe.unwrap_or_default(),
+        code: audited.code,
+        reason: audited.reason,
+        turned_away: audited.turned_away,
+    }
+}
+
 fn signed_head(head: &HeadSigned) -> wire::SignedHead {
     wire::SignedHead {
         statement: head.statement.clone(),
@@ -111,78 +141,8 @@ pub fn order(order: &Order) -> wire::WorkOrder {
     }
 }
 
-/// Something that happened.
-pub fn event(event: Event) -> wire::WatchEventsResponse {
-    let (run_id, serial) =
-        event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
-    let what = match event.what {
-        What::Nest { busy } => event::Event::NestState(wire::NestState { busy, parked: String::new() }),
-        What::Parked { reason } => event::Event::NestState(wire::NestState { busy: false, parked: reason }),
-        What::Accepted { order } => {
-            event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
-        }
-        What::StepStarted(step) => event::Event::StepStarted(wire::StepStarted { step: step.to_string() }),
-        What::StepEnded(step, ended) => {
-            event::Event::StepEnded(wire::StepEnded { step: step.to_string(), outcome: outcome(ended) })
-        }
-        What::Progress(step, progress) => event::Event::Progress(wire::Progress {
-            step: step.to_string(),
-            phase: progress.phase,
-            done_bytes: progress.done,
-            total_bytes: progress.total,
-        }),
-        What::Resumed(resumed) => {
-            event::Event::RunResumed(wire::RunResumed { resumption: Some(resumption(&resumed)) })
-        }
-        What::Refused(refused) => event::Event::UnitRefused(line::refused(&refused)),
-        What::Budget(left) => event::Event::OfflineBudget(line::budget(left, None)),
-        What::Closed(ended, why, set_aside) => {
-            let (failing_step, reason) = stopped(why.as_ref());
-            let quarantine = set_aside.as_ref().map(quarantine);
-            event::Event::RunClosed(wire::RunClosed {
-                outcome: outcome(ended),
-                failing_step,
-                reason,
-                quarantine,
-            })
-        }
-    };
-    wire::WatchEventsResponse {
-        time: Some(event.time.into()),
-        nest: event.nest.map_or_else(String::new, |nest| nest.to_string()),
-        run_id,
-        serial,
-        event: Some(what),
-    }
-}
-
-/// What a nest is doing now.
-pub fn nest_state(nest: &NestName, look: Look) -> wire::WatchEventsResponse {
-    let state = wire::NestState { busy: look.run.is_some(), parked: look.parked.unwrap_or_default() };
-    wire::WatchEventsResponse {
-        time: Some(SystemTime::now().into()),
-        nest: nest.to_string(),
-        run_id: look.run.map_or_else(String::new, |run| run.to_string()),
-        event: Some(event::Event::NestState(state)),
-        ..wire::WatchEventsResponse::default()
-    }
-}
-
-/// Events that a slow watcher did not get.
-pub fn missed(events: u64) -> wire::WatchEventsResponse {
-    wire::WatchEventsResponse {
-        time: Some(SystemTime::now().into()),
-        event: Some(event::Event::Missed(events)),
-        ..wire::WatchEventsResponse::default()
-    }
-}
-
 fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
-    let (validated_by, offline_allowance) = match &run.allowed {
-        None => Default::default(),
-        Some(AllowedBy::Controller(address)) => (address.clone(), String::new()),
-        Some(AllowedBy::Budget(allowance)) => (String::new(), allowance.to_string()),
-    };
+    let (validated_by, offline_allowance) = allowed(run.allowed.as_ref());
     wire::Unit {
         station: station.to_string(),
         run_id: run.run.to_string(),
@@ -196,6 +156,15 @@ fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
         validated_by,
         offline_allowance,
         ..wire::Unit::default()
+    }
+}
+
+/// The controller's address, or the offline allowance's id; both are empty where nobody was asked.
+fn allowed(by: Option<&AllowedBy>) -> (String, String) {
+    match by {
+        None => Default::default(),
+        Some(AllowedBy::Controller(address)) => (address.clone(), String::new()),
+        Some(AllowedBy::Budget(allowance)) => (String::new(), allowance.to_string()),
     }
 }
 

@@ -13,8 +13,6 @@ use crate::{
 
 /// So many runs are looked at, the newest of those asked about: some seconds of reading.
 pub const MOST: usize = 100_000;
-/// So many records may lie between two that say when they were written.
-const TIMELESS: usize = 1000;
 
 /// Which runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,23 +91,11 @@ impl Asked {
         let (mut low, mut high) = (Sequence::START.get() + 1, journal.last().get() + 1);
         while low < high {
             let middle = low.midpoint(high);
-            match time_at(journal, middle.into())? {
-                Some(time) if time < from => low = middle + 1,
+            match journal.get(middle.into())? {
+                Some(entry) if entry.time < from => low = middle + 1,
                 _ => high = middle,
             }
         }
         Ok(low.into())
     }
-}
-
-/// When a record, or the next one that says so, was written.
-fn time_at(journal: &Journal<Record>, sequence: Sequence) -> Result<Option<SystemTime>, JournalError> {
-    for entry in journal.read(sequence).take(TIMELESS) {
-        match entry?.record {
-            Record::RunOpened(opened) => return Ok(Some(opened.started)),
-            Record::RunClosed(closed) => return Ok(Some(closed.ended)),
-            _ => {}
-        }
-    }
-    Ok(None)
 }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod audit;
 mod budget;
 mod connect;
 mod describe;
@@ -21,9 +22,8 @@ mod yields;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The station: the path of its socket, or an address as in http://127.0.0.1:7400.
-    #[arg(long, default_value = "/run/factory-station/station.sock")]
-    station: String,
+    #[command(flatten)]
+    reach: connect::Reach,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -55,11 +55,13 @@ enum Verb {
     Budget(budget::Budget),
     /// Shows yields, where units are lost, and how long steps take.
     Yield(yields::Yield),
+    /// Lists the calls that changed something, or would have: who, what, from where, and what came of it.
+    Audit(audit::Audit),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
-    Watch,
+    Watch(watch::Watch),
     /// Checks a recipe and prints what a unit would get by it, or makes one; needs no station.
     #[command(subcommand)]
     Recipe(recipe::Verb),
@@ -73,7 +75,7 @@ enum Verb {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let station = || connect::station(&arguments.station);
+    let station = || arguments.reach.station();
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
         Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
@@ -88,7 +90,8 @@ async fn main() -> anyhow::Result<()> {
         Verb::Budget(budget::Budget::Load(load)) => load.run(&mut station().await?).await,
         Verb::Budget(budget::Budget::Sign(sign)) => sign.run(),
         Verb::Yield(asked) => asked.run(&mut station().await?).await,
-        Verb::Watch => watch::watch(&mut station().await?).await,
+        Verb::Watch(watch) => watch.run(&mut station().await?).await,
+        Verb::Audit(audit) => audit.run(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Fcc(verb) => fcc::run(verb).await,

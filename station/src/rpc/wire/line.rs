@@ -11,7 +11,7 @@ use super::{outcome, stopped, values};
 use crate::{
     line::{budget::Left, controllers::Described, interlock::Question},
     nest::Look,
-    record::{RunClosed, UnitRefused},
+    record::{BudgetGranted, RunClosed, UnitRefused},
 };
 
 /// All that a controller may judge.
@@ -114,6 +114,17 @@ pub fn budget(left: Left, trouble: Option<String>) -> wire::OfflineBudget {
         units_left: left.left,
         expires: left.expires.map(Into::into),
         trouble: trouble.unwrap_or_default(),
+    }
+}
+
+/// An allowance that has just come into force.
+pub fn granted(granted: &BudgetGranted) -> wire::OfflineBudget {
+    wire::OfflineBudget {
+        allowance: granted.id.to_string(),
+        units: granted.units,
+        units_left: granted.units,
+        expires: Some(granted.expires.into()),
+        trouble: String::new(),
     }
 }
 
