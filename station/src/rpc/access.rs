@@ -330,3 +330,6 @@ fn refuse<const N: usize>(
 pub fn method(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
+
+#[cfg(test)]
+mod tests;
