@@ -16,6 +16,7 @@ use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     callers::{Caller, Callers},
     config::{Config, NestSettings},
@@ -96,12 +97,20 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let units = Units::new(journal.clone());
+    let attestations = Attestations::new(journal.clone(), mem::take(&mut books.attested));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
+        orders: Orders::new(
+            journal.clone(),
+            units.clone(),
+            attestations.clone(),
+            books,
+            &config.state.join("orders"),
+        ),
+        attestations,
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
-        events: Events::default(),
+        events: Events::new(journal.clone()),
         recipes,
         journal,
     };
@@ -165,6 +174,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         warn!("results stay in the journal until the controller is back");
     }
     stop_uplink.cancel();
+    shared.events.close();
     stop_server.cancel();
     // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;

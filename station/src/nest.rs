@@ -12,9 +12,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     config::NestSettings,
-    events::{Events, What},
+    events::Events,
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
@@ -49,6 +50,8 @@ pub struct Shared {
     pub units: Units,
     /// The open orders.
     pub orders: Orders,
+    /// Which CAs are registered where.
+    pub attestations: Attestations,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.
@@ -323,6 +326,7 @@ impl Keeper {
             Unit { product: &recipe.name, order: &start.order, serial: &start.serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
+        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run: start.run,
@@ -335,7 +339,6 @@ impl Keeper {
         };
         let place = self.shared.orders.reserve(&run)?;
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
-        self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },

@@ -96,6 +96,9 @@ pub enum Record {
     /// Somebody called to change something, and this is what came of it.
     #[n(20)]
     CallAudited(#[n(0)] Box<CallAudited>),
+    /// Somebody has said whether a CA is registered with an account.
+    #[n(40)]
+    RegistrationAttested(#[n(0)] RegistrationAttested),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -113,6 +116,7 @@ impl Record {
             | Self::UnitReleased(_)
             | Self::UnitDisposed(_)
             | Self::Checkpoint(_)
+            | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_)
             | Self::CallAudited(_) => None,
@@ -158,6 +162,7 @@ impl factory_journal::Record for Record {
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
+            Self::RegistrationAttested(_) => Keys::default(),
             // Found by going through the log from a time on: an index of what comes with each command would never end.
             Self::CallAudited(_) => Keys::default(),
         }
@@ -334,7 +339,7 @@ pub struct Resumption {
     pub goes_on_with: Option<Step>,
 }
 
-/// A quarantined unit may be started again.
+/// A unit that was set aside, or was tested as often as it may be, may be started again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct UnitReleased {
     /// The command that said so.
@@ -346,6 +351,9 @@ pub struct UnitReleased {
     /// What was done to it.
     #[n(2)]
     pub reason: String,
+    /// Whether it was changed: repaired, or a part of it replaced.
+    #[cbor(n(3), default)]
+    pub reworked: bool,
 }
 
 /// It was said what became of a unit.
@@ -360,6 +368,29 @@ pub struct UnitDisposed {
     /// What became of it.
     #[n(2)]
     pub disposition: Disposition,
+}
+
+/// Somebody has said whether the platform knows a device CA.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RegistrationAttested {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// SHA-256 of the CA's certificate.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub ca_fingerprint: [u8; 32],
+    /// The account's id.
+    #[n(2)]
+    pub account: String,
+    /// Whether it is registered there.
+    #[n(3)]
+    pub registered: bool,
+    /// How that is known, for people.
+    #[n(4)]
+    pub statement: String,
+    /// When it was said.
+    #[cbor(n(5), with = "cbor::time")]
+    pub time: SystemTime,
 }
 
 /// The chip of the board that lies in the nest has said who it is.
@@ -388,6 +419,9 @@ pub struct Checkpoint {
     /// The ids of the runs without a result: their records are read again.
     #[n(3)]
     pub open: Vec<String>,
+    /// The newest statement of each CA and account.
+    #[cbor(n(10), default)]
+    pub attested: Vec<RegistrationAttested>,
 }
 
 /// How far a work order has come.

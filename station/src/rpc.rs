@@ -7,23 +7,21 @@ use std::{
     sync::Arc,
 };
 
-use factory_journal::JournalError;
 use factory_proto::{
     ids::{NestName, OrderId},
-    station::{self as messages, station_server},
+    station::{self as messages, ErrorReason, station_server},
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
     health,
-    nest::{Nest, Shared, StartError},
-    orders::OrderError,
+    nest::{Nest, Shared},
+    preflight,
     provenance::Trouble,
-    recipe::{Recipe, RecipeError, template},
+    recipe::{Recipe, template},
     record::{OrderOpened, RunId},
-    signer::SignerError,
     unit_list::UnitList,
     units::Unit,
 };
@@ -32,7 +30,11 @@ pub mod access;
 mod audit;
 pub mod command;
 mod frame;
+pub mod refusal;
+pub mod watch;
 pub mod wire;
+
+use refusal::{Refusal, refused};
 
 /// Serves `factory.station.v1.Station`; cheap to clone.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ impl station_server::Station for StationService {
         request: Request<messages::OpenWorkOrderRequest>,
     ) -> Answer<messages::OpenWorkOrderResponse> {
         let open = command::OpenOrder::try_from(request.into_inner())?;
-        let recipe = self.shared.recipes.named(&open.recipe).map_err(recipe_refused)?;
+        let recipe = self.shared.recipes.named(&open.recipe).map_err(refused)?;
         if let Some(list) = &open.units {
             check_units(recipe, &open.order, list)?;
         }
@@ -67,8 +69,13 @@ impl station_server::Station for StationService {
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
         };
-        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let order = orders.open(order, open.units, &open.signed, signer).await.map_err(order_refused)?;
+        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(refused)? {
+            let refusal = Refusal::of(ErrorReason::StationNotReady);
+            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
+        }
+        let (orders, signer, account) =
+            (&self.shared.orders, &self.shared.signer, recipe.provision.connection.account());
+        let order = orders.open(order, open.units, &open.signed, signer, account).await.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -77,11 +84,8 @@ impl station_server::Station for StationService {
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
         let (nest, start) = command::start(request.into_inner())?;
-        let nest = self
-            .nests
-            .get(&nest)
-            .ok_or_else(|| Status::not_found(format!("this station has no nest {nest}")))?;
-        let run = nest.start(start).await.map_err(start_refused)?;
+        let nest = self.nests.get(&nest).ok_or_else(|| no_nest(&nest))?;
+        let run = nest.start(start).await.map_err(refused)?;
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
     }
 
@@ -105,7 +109,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ReleaseUnitResponse> {
         let released = command::release(request.into_inner())?;
         tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
-        self.shared.orders.release(released).await.map_err(order_refused)?;
+        self.shared.orders.release(released).await.map_err(refused)?;
         Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
@@ -115,7 +119,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::DisposeUnitResponse> {
         let disposed = command::dispose(&request.into_inner())?;
         tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
-        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(order_refused)?;
+        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(refused)?;
         Ok(Response::new(messages::DisposeUnitResponse {}))
     }
 
@@ -134,11 +138,44 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ListUnitsResponse> {
         let list = command::List::try_from(request.into_inner())?;
         let (units, next) =
-            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(internal)?;
+            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(refused)?;
         Ok(Response::new(messages::ListUnitsResponse {
             units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
             next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
+    }
+
+    async fn attest_registration(
+        &self,
+        request: Request<messages::AttestRegistrationRequest>,
+    ) -> Answer<messages::AttestRegistrationResponse> {
+        let stated = command::attest(request.into_inner())?;
+        tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+        self.shared.attestations.attest(stated).await.map_err(refused)?;
+        Ok(Response::new(messages::AttestRegistrationResponse {}))
+    }
+
+    async fn run_preflight(
+        &self,
+        _: Request<messages::RunPreflightRequest>,
+    ) -> Answer<messages::RunPreflightResponse> {
+        let checks = preflight::look(&self.shared, self.nests.values()).await.map_err(refused)?;
+        let attested = self.shared.attestations.list();
+        Ok(Response::new(messages::RunPreflightResponse {
+            checks: checks.into_iter().map(wire::check).collect(),
+            registrations: attested.iter().map(wire::registration).collect(),
+        }))
+    }
+
+    async fn get_yields(
+        &self,
+        request: Request<messages::GetYieldsRequest>,
+    ) -> Answer<messages::GetYieldsResponse> {
+        let asked = command::yields(request.into_inner())?;
+        let (journal, units) = (self.shared.journal.clone(), self.shared.units.clone());
+        let survey = spawn_blocking(move || asked.survey(&journal, &units)).await;
+        let survey = survey.map_err(|_| Status::internal("the runs could not be looked at"))?;
+        Ok(Response::new(wire::yields(&survey.map_err(refused)?)))
     }
 
     type WatchEventsStream =
@@ -146,33 +183,14 @@ impl station_server::Station for StationService {
 
     async fn watch_events(
         &self,
-        _: Request<messages::WatchEventsRequest>,
+        request: Request<messages::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
-        // Listening begins before the nests are asked, so that nothing falls between.
-        let mut events = self.shared.events.watch();
-        let (to_watcher, stream) = tokio::sync::mpsc::channel(64);
-        let service = self.clone();
-        tokio::spawn(async move {
-            for nest in service.nests.values() {
-                let state = wire::nest_state(nest.name(), nest.look().await);
-                if to_watcher.send(Ok(state)).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let message = tokio::select! {
-                    event = events.recv() => match event {
-                        Ok(event) => wire::event(event),
-                        Err(RecvError::Lagged(missed)) => wire::missed(missed),
-                        Err(RecvError::Closed) => return,
-                    },
-                    () = to_watcher.closed() => return,
-                };
-                if to_watcher.send(Ok(message)).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let wanted = watch::Wanted::try_from(request.into_inner())?;
+        let Shared { journal, events, units, .. } = &self.shared;
+        let watcher = watch::Watcher::new(journal, events, units, wanted)?;
+        let (to_watcher, stream) = tokio::sync::mpsc::channel(1);
+        let nests = self.nests.clone();
+        tokio::spawn(async move { watcher.tell(nests.values(), to_watcher).await });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
     }
 
@@ -212,9 +230,9 @@ impl station_server::Station for StationService {
         let list = command::ListAudit::try_from(request.into_inner())?;
         let journal = self.shared.journal.clone();
         // Goes through the log, as far as it must.
-        let page = tokio::task::spawn_blocking(move || audit::page(&journal, &list)).await;
+        let page = spawn_blocking(move || audit::page(&journal, &list)).await;
         let page = page.map_err(|_| Status::internal("the station failed; its log says why"))?;
-        let (records, next) = page.map_err(internal)?;
+        let (records, next) = page.map_err(refused)?;
         Ok(Response::new(messages::ListAuditRecordsResponse {
             records: records
                 .into_iter()
@@ -227,47 +245,18 @@ impl station_server::Station for StationService {
 
 impl StationService {
     fn find(&self, run: RunId) -> Result<Unit, Status> {
-        let unit = self.shared.units.find(run).map_err(internal)?;
-        unit.ok_or_else(|| Status::not_found(format!("this station knows no run {run}")))
+        let unit = self.shared.units.find(run).map_err(refused)?;
+        unit.ok_or_else(|| {
+            Refusal::of(ErrorReason::RunUnknown)
+                .about("run", run)
+                .says(&format!("this station knows no run {run}"))
+        })
     }
 }
 
-fn start_refused(error: StartError) -> Status {
-    match error {
-        StartError::Order(error) => order_refused(error),
-        StartError::Recipe(error) => recipe_refused(error),
-        StartError::Unit(_) | StartError::Credentials(_) => Status::failed_precondition(error.to_string()),
-        StartError::Journal(error) => internal(error),
-        StartError::Reused => Status::already_exists(error.to_string()),
-        StartError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
-        StartError::Busy { .. } | StartError::Parked { .. } => Status::failed_precondition(error.to_string()),
-        StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
-    }
-}
-
-fn order_refused(error: OrderError) -> Status {
-    let text = error.to_string();
-    match error {
-        OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
-        OrderError::Unknown(_) | OrderError::NotQuarantined(_) | OrderError::NeverSeen(_) => {
-            Status::not_found(text)
-        }
-        OrderError::Full { .. } => Status::resource_exhausted(text),
-        OrderError::Passed(_)
-        | OrderError::Running { .. }
-        | OrderError::Quarantined { .. }
-        | OrderError::Scrapped(_)
-        | OrderError::NotPassed(_)
-        | OrderError::NotListed { .. }
-        | OrderError::OtherValue { .. }
-        | OrderError::UnitList(_)
-        | OrderError::OtherOrder { .. } => Status::failed_precondition(text),
-        OrderError::Signer(SignerError::Unreachable { .. } | SignerError::TooMuch(_)) => {
-            Status::unavailable(text)
-        }
-        OrderError::Signer(_) => Status::failed_precondition(text),
-        OrderError::Journal(error) => internal(error),
-    }
+fn no_nest(nest: &NestName) -> Status {
+    let refusal = Refusal::of(ErrorReason::NestUnknown).about("nest", nest);
+    refusal.says(&format!("this station has no nest {nest}"))
 }
 
 /// Every unit of a list must be one that can be made, and have a name of its own; up to so many complaints.
@@ -279,33 +268,15 @@ fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), 
     for (serial, values) in list.iter() {
         let unit = template::Unit { product: &recipe.name, order, serial, values };
         let checked = recipe.check_unit(&unit).and_then(|()| recipe.identity.endpoint_name(&unit));
+        let mut complain = |what| complaints.push(("unit_list".to_owned(), what));
         match checked {
             Ok(name) if names.insert(name.clone()) => continue,
-            Ok(name) => {
-                complaints.push(format!("unit {serial}: the endpoint name {name} is another unit's too"))
-            }
-            Err(error) => complaints.push(format!("unit {serial}: {error}")),
+            Ok(name) => complain(format!("unit {serial}: the endpoint name {name} is another unit's too")),
+            Err(error) => complain(format!("unit {serial}: {error}")),
         }
         if complaints.len() == UNIT_COMPLAINTS {
-            complaints.push("and maybe more".to_owned());
             break;
         }
     }
-    if complaints.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid_argument(format!("unit_list: {}", complaints.join("; "))))
-}
-
-fn recipe_refused(error: RecipeError) -> Status {
-    match error {
-        RecipeError::Unknown(_) => Status::not_found(error.to_string()),
-        _ => Status::failed_precondition(error.to_string()),
-    }
-}
-
-fn internal(error: JournalError) -> Status {
-    let text = factory_fixtures::fault::chain(&error);
-    tracing::error!(reason = text, "the journal failed");
-    Status::internal(format!("the journal failed: {text}"))
+    if complaints.is_empty() { Ok(()) } else { Err(Refusal::of_fields(complaints)) }
 }

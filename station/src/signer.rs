@@ -7,8 +7,8 @@ use factory_proto::{
     disposition::Disposition,
     head::{HeadStatement, SIGNED_UP_TO},
     signer::{
-        self as messages, DisposeRequest, IssuanceState, IssueRequest, LookupRequest, OpenOrderRequest,
-        SignHeadRequest, signer_client::SignerClient,
+        self as messages, DescribeRequest, DisposeRequest, IssuanceState, IssueRequest, LookupRequest,
+        OpenOrderRequest, SignHeadRequest, signer_client::SignerClient,
     },
 };
 use tokio::time::sleep;
@@ -95,6 +95,8 @@ pub struct Ordered {
     pub recipe_digest: Vec<u8>,
     /// Units ordered.
     pub quantity: u32,
+    /// SHA-256 of the certificate of the CA that signs for it.
+    pub ca_fingerprint: Vec<u8>,
 }
 
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
@@ -161,7 +163,18 @@ impl Signer {
             async move { client.open_order(request).await }
         };
         let order = self.patiently(open).await?;
-        Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quantity: order.quantity })
+        Ok(Ordered {
+            order: order.work_order,
+            recipe_digest: order.recipe_digest,
+            quantity: order.quantity,
+            ca_fingerprint: order.ca_fingerprint,
+        })
+    }
+
+    /// The certificate of the CA that signs here, DER.
+    pub async fn ca_certificate(&self) -> Result<Vec<u8>, SignerError> {
+        let describe = |mut client: Client| async move { client.describe(DescribeRequest {}).await };
+        Ok(self.patiently(describe).await?.ca_certificate)
     }
 
     /// Tells what became of the unit of an issuance.

@@ -13,6 +13,7 @@ use std::{
 
 use factory_door::{allowance::Place, guest::Origin};
 use factory_journal::Journal;
+use factory_proto::station::ErrorReason;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status, body::Body, codegen::http};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -21,6 +22,7 @@ use tower::{Layer, Service};
 use super::{
     audit::{Audited, Auditor},
     frame::{self, FrameError},
+    refusal::Refusal,
 };
 use crate::{
     callers::Caller,
@@ -31,15 +33,6 @@ use crate::{
     },
     unit_list,
 };
-
-/// What the details of a refusal are stated in.
-pub const DOMAIN: &str = "factory.station.v1";
-/// The caller has none of the roles that the call needs.
-pub const ROLE_MISSING: &str = "ROLE_MISSING";
-/// The table of rights does not hold the method.
-pub const METHOD_UNKNOWN: &str = "METHOD_UNKNOWN";
-/// The message is longer than any of its kind.
-pub const MESSAGE_TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
 /// A command without a list of units: ids, a reason, a signed order.
 const SMALL: usize = 64 * 1024;
@@ -105,10 +98,13 @@ pub const RIGHTS: &[Right] = &[
     changes(station!("AbortUnit"), LINE),
     changes(station!("ReleaseUnit"), ENGINEERING),
     changes(station!("DisposeUnit"), PLANNING),
+    changes(station!("AttestRegistration"), LINE),
     looks(station!("GetUnit"), ANYBODY),
     looks(station!("ListUnits"), ANYBODY),
     looks(station!("WatchEvents"), ANYBODY),
     looks(station!("DescribeStation"), ANYBODY),
+    looks(station!("RunPreflight"), ANYBODY),
+    looks(station!("GetYields"), ANYBODY),
     looks(station!("ListAuditRecords"), AUDIT),
     looks("/grpc.health.v1.Health/Check", ANYBODY),
     looks("/grpc.health.v1.Health/Watch", ANYBODY),
@@ -275,55 +271,26 @@ fn failed() -> Status {
 
 fn role_missing(right: &Right, caller: &Caller) -> Status {
     let (method, needed, roles) = (method(right.path), right.roles, caller.roles());
-    let details = [
-        ("method", method.to_owned()),
-        ("needed_roles", needed.to_string()),
-        ("caller", caller.name().to_owned()),
-        ("caller_roles", roles.to_string()),
-    ];
-    refuse(
-        Code::PermissionDenied,
-        format!(
-            "{method} needs one of the roles {needed}; this caller is taken for {caller}, whose roles are {roles}: give it \
-             one in [roles] of the station file"
-        ),
-        ROLE_MISSING,
-        details,
-    )
+    let refusal = Refusal::of(ErrorReason::RoleMissing).about("method", method).about("needed_roles", needed);
+    refusal.about("caller", caller.name()).about("caller_roles", roles).says(&format!(
+        "{method} needs one of the roles {needed}; this caller is taken for {caller}, whose roles are {roles}: give it one in \
+         [roles] of the station file"
+    ))
 }
 
 fn unknown(path: &str, caller: &Caller) -> Status {
     let path: String = path.chars().take(200).collect();
     // Whoever is nobody here is not told what there is.
-    let code = if caller.roles() == Roles::NONE { Code::PermissionDenied } else { Code::Unimplemented };
-    let details = [("method", path.clone()), ("caller", caller.name().to_owned())];
-    refuse(
-        code,
-        format!("{path} is no method of this station: see its API by reflection"),
-        METHOD_UNKNOWN,
-        details,
-    )
+    let is_nobody = caller.roles() == Roles::NONE;
+    let reason = if is_nobody { ErrorReason::RoleMissing } else { ErrorReason::MethodUnknown };
+    let refusal = Refusal::of(reason).about("method", &path).about("caller", caller.name());
+    refusal.says(&format!("{path} is no method of this station: see its API by reflection"))
 }
 
 fn too_large(length: usize, largest: usize) -> Status {
-    let details = [("length", length.to_string()), ("largest", largest.to_string())];
-    refuse(
-        Code::ResourceExhausted,
-        format!("the message is {length} bytes long, at most {largest} are taken: send a smaller one"),
-        MESSAGE_TOO_LARGE,
-        details,
-    )
-}
-
-fn refuse<const N: usize>(
-    code: Code,
-    text: String,
-    reason: &'static str,
-    details: [(&str, String); N],
-) -> Status {
-    let details = details.map(|(key, value)| (key.to_owned(), value));
-    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::from(details));
-    Status::with_error_details(code, text, details)
+    let refusal = Refusal::of(ErrorReason::MessageTooLarge).about("length", length).about("largest", largest);
+    refusal
+        .says(&format!("the message is {length} bytes long, at most {largest} are taken: send a smaller one"))
 }
 
 /// The method's own name.

@@ -1,6 +1,6 @@
 //! How much somebody may ask: in bytes, and in a time.
 
-use factory_station::rpc::access::{LARGE, MESSAGE_TOO_LARGE};
+use factory_station::rpc::access::LARGE;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -22,7 +22,7 @@ async fn a_message_is_as_long_as_its_method_needs_at_most() {
             let info = refused.get_details_error_info().expect("google.rpc.ErrorInfo");
             assert_eq!(
                 (info.reason.as_str(), &info.metadata["length"]),
-                (MESSAGE_TOO_LARGE, &length.to_string())
+                ("MESSAGE_TOO_LARGE", &length.to_string())
             );
         }
     };
