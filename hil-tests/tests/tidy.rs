@@ -37,7 +37,7 @@ fn metadata() -> Metadata {
 }
 
 /// What each of our crates may import of ours, apart from its tests.
-const DIRECTIONS: [(&str, &[&str]); 8] = [
+const DIRECTIONS: [(&str, &[&str]); 9] = [
     ("factory-proto", &[]),
     ("factory-journal", &[]),
     ("factory-jws", &[]),

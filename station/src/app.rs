@@ -254,11 +254,7 @@ async fn drain(nests: &BTreeMap<NestName, Nest>, tasks: &TaskTracker, patience: 
 
 /// Where connections come in. Nobody is let in yet.
 async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
-    // Where the file knows users and groups, anybody may knock and is told whether he may come in; otherwise there is only
-    // root and our own user.
-    let mode = if config.callers.knows_users() { 0o666 } else { 0o660 };
-    let (listener, socket_file) = socket::listen(&config.socket, mode)?;
-    let mut doors = vec![Door::Socket(listener)];
+    let mut doors = Vec::new();
     if let Some(listen) = &config.listen {
         let failed = |source| AppError::Listen { address: listen.address.to_string(), source };
         let tls = listen.tls.clone().map(Tls::load).transpose()?;
@@ -270,6 +266,13 @@ async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
             None => Door::Plain(listener),
         });
     }
+    // Last: whoever finds the socket finds the other door as well.
+    //
+    // Where the file knows users and groups, anybody may knock and is told whether he may come in; otherwise there is only
+    // root and our own user.
+    let mode = if config.callers.knows_users() { 0o666 } else { 0o660 };
+    let (listener, socket_file) = socket::listen(&config.socket, mode)?;
+    doors.push(Door::Socket(listener));
     Ok((doors, socket_file))
 }
 

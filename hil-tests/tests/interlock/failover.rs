@@ -22,7 +22,7 @@ use factory_station::{
     record::{Findings, Record, RunClosed, RunId, RunOpened},
     results::{Backlog, Uplink},
 };
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{net::TcpStream, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -69,6 +69,16 @@ fn controllers(addresses: &[SocketAddr]) -> anyhow::Result<Controllers> {
     Ok(Controllers::at(&addresses.iter().map(place).collect::<anyhow::Result<Vec<_>>>()?)?)
 }
 
+/// Returns when somebody listens there.
+async fn listening(address: SocketAddr) -> anyhow::Result<()> {
+    let knock = async {
+        while TcpStream::connect(address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, knock).await.context("nobody listens")
+}
+
 /// A controller with its file in this folder.
 fn controller(folder: &Path, name: &str, temper: Temper) -> anyhow::Result<Controller> {
     let controller = Controller::new(&folder.join(name))?;
@@ -84,6 +94,8 @@ async fn results_and_questions_go_on_over_whichever_of_two_addresses_lives() -> 
     let mes = controller(folder.path(), "results.jsonl", temper)?;
     let serve = |which: usize| tokio::spawn(mes.clone().serve(addresses[which]));
     let mut serving = [serve(0), serve(1)];
+    listening(addresses[0]).await?;
+    listening(addresses[1]).await?;
     let controllers = controllers(&addresses)?;
 
     let journal = Arc::new(Journal::open(folder.path().join("state"), Options::default())?);
@@ -133,6 +145,7 @@ async fn results_and_questions_go_on_over_whichever_of_two_addresses_lives() -> 
             timeout(PATIENCE, controllers.left(&moved)).await.context("nobody noticed")?;
         }
         serving[which] = serve(which);
+        listening(addresses[which]).await?;
     }
     making.await??;
     timeout(PATIENCE, mes.wait_for(RESULTS)).await.context("results wait")??;
@@ -160,12 +173,12 @@ async fn a_controller_that_takes_questions_and_says_nothing_is_left_for_the_next
     let serving =
         [tokio::spawn(silent.clone().serve(addresses[0])), tokio::spawn(good.clone().serve(addresses[1]))];
     let controllers = controllers(&addresses)?;
-    // The first question may come before they listen, and then says so at once.
+    for address in addresses {
+        listening(address).await?;
+    }
     let deadline = Duration::from_secs(2);
     let allowed = Answer::Allowed { controller: format!("http://{}/", addresses[1]) };
-    while interlock::ask(controllers.clone(), deadline, question(1)?).await != allowed {
-        tokio::task::yield_now().await;
-    }
+    assert_eq!(interlock::ask(controllers.clone(), deadline, question(1)?).await, allowed);
     // From then on the silent one is left alone.
     let asked = silent.gate().questions().len();
     for number in 2..5 {

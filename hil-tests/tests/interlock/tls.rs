@@ -1,6 +1,6 @@
 //! The station's way to a controller on another host.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use factory_hil_tests::mes::controller::Controller;
 use factory_proto::station::{HeartbeatRequest, line_controller_server::LineControllerServer};
@@ -25,6 +25,7 @@ fn certify(folder: &Path, ca_name: &str, names: &[&str]) -> anyhow::Result<()> {
         let certificate = CertificateParams::new([(*name).to_owned()])?.signed_by(&key, &issuer)?;
         fs::write(folder.join(format!("{name}.pem")), certificate.pem())?;
         fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?;
+        fs::set_permissions(folder.join(format!("{name}.key")), PermissionsExt::from_mode(0o600))?;
     }
     Ok(())
 }
@@ -66,12 +67,10 @@ async fn a_station_and_a_controller_on_another_host_prove_to_each_other_who_they
         let Err(NoAnswer::Away(why)) = beat(&at(files(ca, name))?).await else { panic!("{name} got in") };
         assert!(why.contains(says), "{why}");
     }
-    for bad in [
-        files("ca.pem", "nobody"),
-        ClientFiles { key: folder.join("localhost.key"), ..files("ca.pem", "line-1.example") },
-    ] {
+    let mixed = ClientFiles { key: folder.join("localhost.key"), ..files("ca.pem", "line-1.example") };
+    for (bad, says) in [(files("ca.pem", "nobody"), "nobody.pem"), (mixed, "cannot be used together")] {
         let error = at(bad).err().expect("there is no such pair").to_string();
-        assert!(error.contains("controller-tls"), "{error}");
+        assert!(error.contains(says), "{error}");
     }
     serving.abort();
     Ok(())
