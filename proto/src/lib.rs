@@ -2,6 +2,7 @@
 //!
 //! No behaviour, and no knowledge of who sends what to whom.
 
+pub mod command;
 pub mod disposition;
 pub mod head;
 pub mod ids;

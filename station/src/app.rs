@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     books::OpenRun,
+    commands::Commands,
     config::{Config, NestSettings},
     events::Events,
     health,
@@ -93,8 +94,9 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let units = Units::new(journal.clone());
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
+        orders: Orders::new(units.clone(), books, &config.state.join("orders")),
         units,
+        commands: Commands::new(journal.clone()),
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::new(journal.clone()),
         recipes,

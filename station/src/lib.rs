@@ -6,6 +6,7 @@
 pub mod app;
 pub mod books;
 pub mod certificate;
+pub mod commands;
 pub mod config;
 pub mod events;
 pub mod health;

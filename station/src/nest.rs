@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     books::OpenRun,
+    commands::{Commands, Turn},
     config::NestSettings,
     events::Events,
     health,
@@ -49,6 +50,8 @@ pub struct Shared {
     pub units: Units,
     /// The open orders.
     pub orders: Orders,
+    /// The commands that were carried out.
+    pub commands: Commands,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.
@@ -60,8 +63,9 @@ pub struct Shared {
 }
 
 /// A unit is to be made in a nest.
-#[derive(Debug, Clone)]
 pub struct Start {
+    /// The right to carry the command out.
+    pub turn: Turn,
     /// The run, which follows from the command.
     pub run: RunId,
     /// For which order.
@@ -295,7 +299,9 @@ impl Keeper {
 
     async fn start(&mut self, start: Start) -> Result<RunId, StartError> {
         if let Some(known) = self.shared.units.find(start.run)? {
-            return same(&known.opened, &start, &self.name);
+            let run = same(&known.opened, &start, &self.name)?;
+            start.turn.commit(None).await?;
+            return Ok(run);
         }
         if self.draining {
             return Err(StartError::Draining);
@@ -334,7 +340,7 @@ impl Keeper {
             values,
         };
         let place = self.shared.orders.reserve(&run)?;
-        self.shared.journal.append(Record::RunOpened(run.clone())).await?;
+        start.turn.commit(Some(Record::RunOpened(run.clone()))).await?;
         self.shared.events.tell_nest(&self.name, true);
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use factory_journal::{Journal, JournalError};
+use factory_journal::JournalError;
 use factory_proto::{
     disposition::Disposition,
     ids::{OrderId, RecipeName, Serial},
@@ -15,6 +15,7 @@ use factory_proto::{
 
 use crate::{
     books::{Books, Order},
+    commands::{Turn, to_the_end},
     recipe::template::Values,
     record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
@@ -117,7 +118,6 @@ pub enum OrderError {
 /// All work orders; cheap to clone.
 #[derive(Clone)]
 pub struct Orders {
-    journal: Arc<Journal<Record>>,
     units: Units,
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
@@ -135,35 +135,56 @@ struct State {
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
-    pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books, lists: &Path) -> Self {
+    pub fn new(units: Units, books: Books, lists: &Path) -> Self {
         let Books { orders, quarantined, .. } = books;
         let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
         let state = Arc::new(Mutex::new(state));
-        Self { journal, units, state, lists: lists.into(), opening: Arc::default() }
+        Self { units, state, lists: lists.into(), opening: Arc::default() }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
     /// The signer must follow it first: `signed` is how the brand owner signed it. `list` is the one whose digest
-    /// `wanted` has.
+    /// `wanted` has. May be given up while the signer is asked; from then on it goes to its end.
     pub async fn open(
         &self,
+        turn: Turn,
         wanted: OrderOpened,
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
     ) -> Result<Order, OrderError> {
-        let _alone = self.opening.lock().await;
+        if turn.is_again() {
+            return self.find(&wanted.order);
+        }
         check_signed(&wanted, &signer.open_order(signed).await?)?;
+        let (orders, alone) = (self.clone(), self.opening.clone().lock_owned().await);
+        to_the_end(async move {
+            let opened = orders.open_signed(&turn, wanted, list).await;
+            drop(alone);
+            opened
+        })
+        .await
+    }
+
+    async fn open_signed(
+        &self,
+        turn: &Turn,
+        wanted: OrderOpened,
+        list: Option<UnitList>,
+    ) -> Result<Order, OrderError> {
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
             Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),
-            Some(known) => Ok(known),
+            Some(known) => {
+                turn.commit(None).await?;
+                Ok(known)
+            }
             None => {
                 // Kept first: an order whose list is lost takes no units.
                 if let Some(list) = &list {
                     list.keep(&self.lists, &wanted.order)?;
                 }
-                self.journal.append(Record::OrderOpened(wanted.clone())).await?;
+                turn.commit(Some(Record::OrderOpened(wanted.clone()))).await?;
                 let order = Order { opened: wanted, passed: 0 };
                 let mut state = self.lock();
                 state.orders.insert(order.opened.order.clone(), order.clone());
@@ -173,6 +194,11 @@ impl Orders {
                 Ok(order)
             }
         }
+    }
+
+    fn find(&self, order: &OrderId) -> Result<Order, OrderError> {
+        let known = self.lock().orders.get(order).cloned();
+        known.ok_or_else(|| OrderError::Unknown(order.clone()))
     }
 
     /// The recipe of an order, and the digest that it was opened with.
@@ -252,25 +278,32 @@ impl Orders {
     }
 
     /// Lets a quarantined unit be started again, durably. The same command once more changes nothing.
-    pub async fn release(&self, released: UnitReleased) -> Result<(), OrderError> {
+    pub async fn release(&self, turn: &Turn, released: UnitReleased) -> Result<(), OrderError> {
         let _alone = self.opening.lock().await;
         if self.units.was_released(&released.serial, released.command)? {
+            turn.commit(None).await?;
             return Ok(());
         }
         if !self.lock().quarantined.contains_key(&released.serial) {
             return Err(OrderError::NotQuarantined(released.serial));
         }
-        self.journal.append(Record::UnitReleased(released.clone())).await?;
+        turn.commit(Some(Record::UnitReleased(released.clone()))).await?;
         self.lock().quarantined.remove(&released.serial);
         Ok(())
     }
 
     /// Keeps what became of a unit, and tells the signer first. The same command once more changes nothing.
-    pub async fn dispose(&self, disposed: UnitDisposed, signer: &Signer) -> Result<(), OrderError> {
+    pub async fn dispose(
+        &self,
+        turn: &Turn,
+        disposed: UnitDisposed,
+        signer: &Signer,
+    ) -> Result<(), OrderError> {
         let _alone = self.opening.lock().await;
         let UnitDisposed { command, serial, disposition } = &disposed;
         let before = self.units.disposition(serial)?;
         if before.as_ref().is_some_and(|before| before.command == *command) {
+            turn.commit(None).await?;
             return Ok(());
         }
         if before.is_some_and(|before| before.disposition == Disposition::Scrapped) {
@@ -289,7 +322,7 @@ impl Orders {
         if let Some(issuance) = signer.known_of(&self.units.issuances(serial)?).await?.live {
             signer.dispose(issuance, *disposition).await?;
         }
-        self.journal.append(Record::UnitDisposed(disposed)).await?;
+        turn.commit(Some(Record::UnitDisposed(disposed))).await?;
         Ok(())
     }
 

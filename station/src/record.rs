@@ -93,6 +93,9 @@ pub enum Record {
     /// It was said what became of a unit, and the signer knows.
     #[n(13)]
     UnitDisposed(#[n(0)] UnitDisposed),
+    /// A command was carried out; what it did is told by the record before it, where it did anything.
+    #[n(31)]
+    CommandDone(#[n(0)] CommandDone),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -101,6 +104,11 @@ pub const CHECKPOINTS: &str = "checkpoint";
 pub const HEADS: &str = "head";
 /// What refused reports are found by there.
 pub const REFUSALS: &str = "refusal";
+
+/// What a command is found by there.
+pub fn command_key(command: Uuid) -> String {
+    format!("command {command}")
+}
 
 impl Record {
     /// The run whose story it continues.
@@ -111,6 +119,7 @@ impl Record {
             | Self::UnitDisposed(_)
             | Self::Checkpoint(_)
             | Self::HeadSigned(_)
+            | Self::CommandDone(_)
             | Self::ReportRefused(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
@@ -154,6 +163,7 @@ impl factory_journal::Record for Record {
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
+            Self::CommandDone(done) => Keys { run: Some(command_key(done.command)), ..Keys::default() },
         }
     }
 }
@@ -365,6 +375,20 @@ pub struct ChipSeen {
     /// The bytes at the recipe's `unique-id`.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub chip: Vec<u8>,
+}
+
+/// A command was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandDone {
+    /// Its id, chosen by the caller.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// The call that brought it, as in `StartUnit`.
+    #[n(1)]
+    pub call: String,
+    /// SHA-256 of what it asked for: the call's message without the id, encoded.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub digest: [u8; 32],
 }
 
 /// What all records up to some point come to, so that nobody has to read them again.

@@ -15,8 +15,9 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    commands::to_the_end,
     health,
-    nest::{Nest, Shared},
+    nest::{Nest, Shared, Start},
     provenance::Trouble,
     recipe::{Recipe, template},
     record::{OrderOpened, RunId},
@@ -64,8 +65,9 @@ impl station_server::Station for StationService {
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
         };
-        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let order = orders.open(order, open.units, &open.signed, signer).await.map_err(refused)?;
+        let Shared { orders, signer, commands, .. } = &self.shared;
+        let turn = commands.begin(open.command).await.map_err(refused)?;
+        let order = orders.open(turn, order, open.units, &open.signed, signer).await.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -73,9 +75,14 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
-        let (nest, start) = command::start(request.into_inner())?;
-        let nest = self.nests.get(&nest).ok_or_else(|| no_nest(&nest))?;
-        let run = nest.start(start).await.map_err(refused)?;
+        let start = command::StartUnit::try_from(request.into_inner())?;
+        let run = RunId::of_command(start.command.id);
+        let turn = self.shared.commands.begin(start.command).await.map_err(refused)?;
+        if !turn.is_again() {
+            let nest = self.nests.get(&start.nest).ok_or_else(|| no_nest(&start.nest))?;
+            let start = Start { turn, run, order: start.order, serial: start.serial, values: start.values };
+            nest.start(start).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
     }
 
@@ -84,12 +91,19 @@ impl station_server::Station for StationService {
         request: Request<messages::AbortUnitRequest>,
     ) -> Answer<messages::AbortUnitResponse> {
         let abort = command::Abort::try_from(request.into_inner())?;
-        // Known, and over already: nothing is left to abort.
         let unit = self.find(abort.run)?;
-        if let Some(nest) = self.nests.get(&unit.opened.nest).filter(|_| unit.closed.is_none()) {
-            tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
-            nest.abort(abort.run, abort.reason).await;
-        }
+        let turn = self.shared.commands.begin(abort.command).await.map_err(refused)?;
+        let nest = self.nests.get(&unit.opened.nest).cloned();
+        to_the_end(async move {
+            // Known, and over already: nothing is left to abort.
+            if let Some(nest) = nest.filter(|_| unit.closed.is_none()) {
+                tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
+                nest.abort(abort.run, abort.reason).await;
+            }
+            turn.commit(None).await
+        })
+        .await
+        .map_err(refused)?;
         Ok(Response::new(messages::AbortUnitResponse {}))
     }
 
@@ -97,9 +111,13 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ReleaseUnitRequest>,
     ) -> Answer<messages::ReleaseUnitResponse> {
-        let released = command::release(request.into_inner())?;
-        tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
-        self.shared.orders.release(released).await.map_err(refused)?;
+        let (command, released) = command::release(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
+            let orders = self.shared.orders.clone();
+            to_the_end(async move { orders.release(&turn, released).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
@@ -107,9 +125,16 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::DisposeUnitRequest>,
     ) -> Answer<messages::DisposeUnitResponse> {
-        let disposed = command::dispose(&request.into_inner())?;
-        tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
-        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(refused)?;
+        let (command, disposed) = command::dispose(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
+            let (orders, signer) = (self.shared.orders.clone(), self.shared.signer.clone());
+            // The signer and the log shall say the same, so it is not given up between the two.
+            to_the_end(async move { orders.dispose(&turn, disposed, &signer).await })
+                .await
+                .map_err(refused)?;
+        }
         Ok(Response::new(messages::DisposeUnitResponse {}))
     }
 

@@ -11,7 +11,7 @@ use factory_proto::{
         SignHeadRequest, signer_client::SignerClient,
     },
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 use tonic_types::StatusExt;
 use tracing::warn;
@@ -30,6 +30,9 @@ const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_millis(800))
     .with_max_times(6);
+
+// A signer that says nothing for so long hangs; certificates are waited for as long as their step may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
 type Client = SignerClient<InterceptedService<Channel, KeptHead>>;
 
@@ -130,7 +133,7 @@ impl Signer {
             let request = request.clone();
             async move { client.issue(request).await }
         };
-        let issued = self.patiently(issue).await?;
+        let issued = self.patiently(Duration::MAX, issue).await?;
         Ok(Certified { certificate: issued.certificate, issuers: issued.issuers })
     }
 
@@ -159,7 +162,7 @@ impl Signer {
             let request = request.clone();
             async move { client.open_order(request).await }
         };
-        let order = self.patiently(open).await?;
+        let order = self.patiently(ANSWER, open).await?;
         Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quantity: order.quantity })
     }
 
@@ -171,7 +174,7 @@ impl Signer {
             let request = request.clone();
             async move { client.dispose(request).await }
         };
-        self.patiently(dispose).await.map(drop)
+        self.patiently(ANSWER, dispose).await.map(drop)
     }
 
     /// What became of an issuance.
@@ -181,7 +184,7 @@ impl Signer {
             let request = request.clone();
             async move { client.lookup(request).await }
         };
-        Ok(self.patiently(lookup).await?.state())
+        Ok(self.patiently(ANSWER, lookup).await?.state())
     }
 
     /// Asks for a signature under what the log is. What comes back is not checked.
@@ -211,15 +214,17 @@ impl Signer {
         })
     }
 
-    async fn patiently<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, SignerError>
+    /// Calls again where the signer was away for a moment; gives up one that does not answer.
+    async fn patiently<T, F>(&self, patience: Duration, call: impl Fn(Client) -> F) -> Result<T, SignerError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut pauses = PATIENCE.build();
         loop {
-            let refused = match call(self.client.clone()).await {
-                Ok(answer) => return Ok(self.learn(answer).await),
-                Err(status) => self.refused(&status),
+            let refused = match timeout(patience, call(self.client.clone())).await {
+                Ok(Ok(answer)) => return Ok(self.learn(answer).await),
+                Ok(Err(status)) => self.refused(&status),
+                Err(_) => return Err(self.silent()),
             };
             let (SignerError::Unreachable { reason, .. } | SignerError::TooMuch(reason)) = &refused else {
                 return Err(refused);
@@ -228,6 +233,11 @@ impl Signer {
             warn!(reason, retry_in = ?pause, "the signer is away");
             sleep(pause).await;
         }
+    }
+
+    fn silent(&self) -> SignerError {
+        let reason = format!("it did not answer within {} s", ANSWER.as_secs());
+        SignerError::Unreachable { place: self.place.to_string(), reason }
     }
 
     async fn learn<T>(&self, answer: Response<T>) -> T {

@@ -2,7 +2,7 @@
 
 use factory_journal::Sequence;
 use factory_proto::{
-    ids::{NestName, OrderId, RecipeName},
+    ids::{NestName, OrderId, RecipeName, Serial},
     station::{self as messages, EventKind},
 };
 use std::{fmt::Display, str::FromStr};
@@ -14,7 +14,7 @@ use super::{
     watch::{Filter, Wanted},
 };
 use crate::{
-    nest::Start,
+    commands::{Command, Contents},
     recipe::template::Values,
     record::{RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
@@ -48,6 +48,12 @@ impl Fields {
         self.check(name, within.ok_or_else(|| format!("is {value}, must be {low} to {high}")))
     }
 
+    /// The command that a call brings.
+    fn command<C: factory_proto::command::Command>(&mut self, request: &mut C) -> Option<Command> {
+        let id: Option<Uuid> = self.parse("command_id", &request.id().clone());
+        Some(Contents::of(request).command(id?))
+    }
+
     fn reason(&mut self, reason: String) -> Option<String> {
         let length = reason.chars().count();
         let short = (length <= LONGEST_REASON).then_some(reason);
@@ -68,6 +74,8 @@ impl Fields {
 
 /// Open a work order.
 pub struct OpenOrder {
+    /// The command.
+    pub command: Command,
     /// Its id.
     pub order: OrderId,
     /// What is to be made.
@@ -82,9 +90,9 @@ pub struct OpenOrder {
 
 impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
     type Error = Status;
-    fn try_from(request: messages::OpenWorkOrderRequest) -> Result<Self, Status> {
+    fn try_from(mut request: messages::OpenWorkOrderRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+        let command = fields.command(&mut request);
         let order = fields.parse("work_order", &request.work_order);
         let recipe = fields.parse("recipe", &request.recipe);
         let quantity = fields.range("quantity", request.quantity, 1, LARGEST_ORDER);
@@ -95,34 +103,48 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
             list => fields.check("unit_list", UnitList::read(list)).map(Some),
         };
         let open = || {
-            command?;
-            let (order, recipe, quantity) = (order?, recipe?, quantity?);
-            Some(Self { order, recipe, quantity, signed: signed?, units: units? })
+            let (command, order, recipe) = (command?, order?, recipe?);
+            Some(Self { command, order, recipe, quantity: quantity?, signed: signed?, units: units? })
         };
         fields.finish(open())
     }
 }
 
-/// Which unit to start, and in which nest.
-pub fn start(request: messages::StartUnitRequest) -> Result<(NestName, Start), Status> {
-    let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
-    let order = fields.parse("work_order", &request.work_order);
-    let serial = fields.parse("serial", &request.serial);
-    let nest = fields.parse("nest", &request.nest);
-    let mut values = Values::default();
-    for (name, value) in &request.values {
-        fields.check(&format!("values[{name:?}]"), values.add(name, value));
+/// Start a unit.
+pub struct StartUnit {
+    /// The command.
+    pub command: Command,
+    /// In which nest.
+    pub nest: NestName,
+    /// For which order.
+    pub order: OrderId,
+    /// Which board.
+    pub serial: Serial,
+    /// What it is given for itself.
+    pub values: Values,
+}
+
+impl TryFrom<messages::StartUnitRequest> for StartUnit {
+    type Error = Status;
+    fn try_from(mut request: messages::StartUnitRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let command = fields.command(&mut request);
+        let order = fields.parse("work_order", &request.work_order);
+        let serial = fields.parse("serial", &request.serial);
+        let nest = fields.parse("nest", &request.nest);
+        let mut values = Values::default();
+        for (name, value) in &request.values {
+            fields.check(&format!("values[{name:?}]"), values.add(name, value));
+        }
+        let start = || Some(Self { command: command?, nest: nest?, order: order?, serial: serial?, values });
+        fields.finish(start())
     }
-    let start = || {
-        let run = RunId::of_command(command?);
-        Some((nest?, Start { run, order: order?, serial: serial?, values }))
-    };
-    fields.finish(start())
 }
 
 /// Stop a run.
 pub struct Abort {
+    /// The command.
+    pub command: Command,
     /// Which.
     pub run: RunId,
     /// Why.
@@ -131,39 +153,44 @@ pub struct Abort {
 
 impl TryFrom<messages::AbortUnitRequest> for Abort {
     type Error = Status;
-    fn try_from(request: messages::AbortUnitRequest) -> Result<Self, Status> {
+    fn try_from(mut request: messages::AbortUnitRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+        let command = fields.command(&mut request);
         let run = fields.parse("run_id", &request.run_id);
         let reason = fields.reason(request.reason);
-        let abort = || {
-            command?;
-            Some(Self { run: run?, reason: reason? })
-        };
+        let abort = || Some(Self { command: command?, run: run?, reason: reason? });
         fields.finish(abort())
     }
 }
 
 /// The release of a quarantined unit.
-pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, Status> {
+pub fn release(mut request: messages::ReleaseUnitRequest) -> Result<(Command, UnitReleased), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
+    let command = fields.command(&mut request);
     let serial = fields.parse("serial", &request.serial);
     if request.reason.trim().is_empty() {
         fields.check::<()>("reason", Err("must say what was done to the unit"));
     }
     let reason = fields.reason(request.reason);
-    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason? });
+    let release = || {
+        let command = command?;
+        let released = UnitReleased { command: command.id, serial: serial?, reason: reason? };
+        Some((command, released))
+    };
     fields.finish(release())
 }
 
 /// What became of a unit.
-pub fn dispose(request: &messages::DisposeUnitRequest) -> Result<UnitDisposed, Status> {
+pub fn dispose(mut request: messages::DisposeUnitRequest) -> Result<(Command, UnitDisposed), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
+    let command = fields.command(&mut request);
     let serial = fields.parse("serial", &request.serial);
     let disposition = fields.check("disposition", request.disposition().try_into());
-    let disposed = || Some(UnitDisposed { command: command?, serial: serial?, disposition: disposition? });
+    let disposed = || {
+        let command = command?;
+        let disposed = UnitDisposed { command: command.id, serial: serial?, disposition: disposition? };
+        Some((command, disposed))
+    };
     fields.finish(disposed())
 }
 

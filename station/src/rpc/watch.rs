@@ -203,7 +203,7 @@ impl Watcher {
             },
             Record::UnitReleased(released) => self.of_unit(&released.serial, entry.sequence).await,
             Record::UnitDisposed(disposed) => self.of_unit(&disposed.serial, entry.sequence).await,
-            Record::Checkpoint(_) | Record::HeadSigned(_) => Ok(About::default()),
+            Record::Checkpoint(_) | Record::HeadSigned(_) | Record::CommandDone(_) => Ok(About::default()),
         }
     }
 
