@@ -8,6 +8,7 @@ pub mod head;
 pub mod ids;
 pub mod ledger_head;
 pub mod outcome;
+pub mod page;
 pub mod units;
 
 /// `factory.station.v1`: the MES and the station.

@@ -12,6 +12,7 @@ pub mod events;
 pub mod health;
 pub mod key;
 pub mod nest;
+pub mod listing;
 pub mod orders;
 pub mod phase;
 pub mod provenance;

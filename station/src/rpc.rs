@@ -8,10 +8,12 @@ use std::{
 };
 
 use factory_proto::{
+use factory_journal::JournalError;
     ids::{NestName, OrderId},
     station::{self as messages, ErrorReason, station_server},
 };
 use tokio_stream::Stream;
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
 
 pub mod command;
 pub mod refusal;
+pub mod page;
 pub mod watch;
 pub mod wire;
 
@@ -152,11 +155,12 @@ impl station_server::Station for StationService {
         request: Request<messages::ListUnitsRequest>,
     ) -> Answer<messages::ListUnitsResponse> {
         let list = command::List::try_from(request.into_inner())?;
-        let (units, next) =
-            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(refused)?;
+        let units = self.shared.units.clone();
+        let page = spawn_blocking(move || list.selection.page(&units, list.from, list.size)).await;
+        let page = page.unwrap_or(Err(JournalError::Closed)).map_err(refused)?;
         Ok(Response::new(messages::ListUnitsResponse {
-            units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
-            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
+            units: page.units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
+            next_page_token: page.next.map_or_else(String::new, |next| list.digest.token(next)),
         }))
     }
 

@@ -3,18 +3,22 @@
 use factory_journal::Sequence;
 use factory_proto::{
     ids::{NestName, OrderId, RecipeName, Serial},
+    outcome::Outcome,
     station::{self as messages, EventKind},
 };
-use std::{fmt::Display, str::FromStr};
+use prost_types::Timestamp;
+use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
 use super::{
+    page::ListDigest,
     refusal::Refusal,
     watch::{Filter, Wanted},
 };
 use crate::{
     commands::{Command, Contents},
+    listing::Selection,
     recipe::template::Values,
     record::{RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
@@ -41,6 +45,12 @@ impl Fields {
     /// What may be left empty.
     fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
         if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
+    }
+
+    fn time(&mut self, name: &str, time: Option<&Timestamp>) -> Option<Option<SystemTime>> {
+        let Some(time) = time else { return Some(None) };
+        let time = SystemTime::try_from(*time).ok().filter(|time| *time >= SystemTime::UNIX_EPOCH);
+        self.check(name, time.ok_or("is no time since 1970")).map(Some)
     }
 
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
@@ -196,8 +206,10 @@ pub fn dispose(mut request: messages::DisposeUnitRequest) -> Result<(Command, Un
 
 /// A page of runs.
 pub struct List {
-    /// Only of this order.
-    pub order: Option<OrderId>,
+    /// Of these.
+    pub selection: Selection,
+    /// Which list that is.
+    pub digest: ListDigest,
     /// From this record on.
     pub from: Sequence,
     /// At most so many.
@@ -208,21 +220,51 @@ impl TryFrom<messages::ListUnitsRequest> for List {
     type Error = Status;
     fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let order = fields.optional("work_order", &request.work_order);
+        let digest = ListDigest::of(&request);
         let from = match request.page_token.as_str() {
             "" => Some(Sequence::START),
-            token => {
-                let from = token.parse::<u64>().ok().map(Sequence::from);
-                fields.check("page_token", from.ok_or("is not from an answer of this station"))
-            }
+            token => fields.check("page_token", digest.begins(token)),
         };
         let size = match request.page_size {
             0 => Some(100),
             size => fields.range("page_size", size, 1, LARGEST_PAGE),
         };
-        let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
+        let selection = selection(&mut fields, &request);
+        let list = || {
+            let size = usize::try_from(size?).ok()?;
+            Some(Self { selection: selection?, digest, from: from?, size })
+        };
         fields.finish(list())
     }
+}
+
+fn selection(fields: &mut Fields, request: &messages::ListUnitsRequest) -> Option<Selection> {
+    let order = fields.optional("work_order", &request.work_order);
+    let serial = fields.optional("serial", &request.serial);
+    let nest = fields.optional("nest", &request.nest);
+    let mut outcomes = Vec::new();
+    for (at, outcome) in request.outcomes.iter().enumerate().take(MOST_NESTS) {
+        let known = messages::Outcome::try_from(*outcome).ok();
+        let outcome: Option<Outcome> = known.and_then(|outcome| outcome.try_into().ok());
+        outcomes.extend(fields.check(&format!("outcomes[{at}]"), outcome.ok_or("is no outcome")));
+    }
+    let ended = match messages::RunState::try_from(request.state) {
+        Ok(messages::RunState::Unspecified) => Some(None),
+        Ok(messages::RunState::Open) => Some(Some(false)),
+        Ok(messages::RunState::Closed) => Some(Some(true)),
+        Err(_) => fields.check("state", Err("is no state of a run")),
+    };
+    let started_from = fields.time("started_from", request.started_from.as_ref());
+    let started_before = fields.time("started_before", request.started_before.as_ref());
+    Some(Selection {
+        order: order?,
+        serial: serial?,
+        nest: nest?,
+        outcomes,
+        ended: ended?,
+        started_from: started_from?,
+        started_before: started_before?,
+    })
 }
 
 impl TryFrom<messages::WatchEventsRequest> for Wanted {
