@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{service::Routes, transport::Server};
+use tonic::service::Routes;
 use tracing::{info, warn};
 
 use crate::{
@@ -32,16 +32,16 @@ use crate::{
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
     results::{Backlog, Uplink},
-    rpc::StationService,
+    rpc::{
+        StationService,
+        limits::{self, Limited},
+    },
     signatures::{SignatureError, Signatures},
     signer::{Signer, SignerTlsError},
-    unit_list,
     units::Units,
     upkeep,
 };
 
-// Commands are small, but for the list of an order's units; a message beyond this is no command.
-const LARGEST_MESSAGE: usize = unit_list::LONGEST + 64 * 1024;
 // What a drained station still gives its controller to acknowledge the last results.
 const LAST_RESULTS: Duration = Duration::from_secs(2);
 
@@ -244,8 +244,7 @@ async fn routes(service: StationService) -> Result<Routes, AppError> {
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let station = StationServer::new(service).max_decoding_message_size(LARGEST_MESSAGE);
-    Ok(Routes::new(station).add_service(health_service).add_service(reflection))
+    Ok(Routes::new(Limited::new(service)).add_service(health_service).add_service(reflection))
 }
 
 async fn serve(
@@ -253,11 +252,11 @@ async fn serve(
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let server =
-        |routes| Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30))).add_routes(routes);
-    let network = server(routes.clone())
+    let network = limits::server()
+        .add_routes(routes.clone())
         .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.network), stop.cancelled());
-    let local = server(routes)
+    let local = limits::server()
+        .add_routes(routes)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listeners.local), stop.cancelled());
     tokio::try_join!(network, local).map(|_| ())
 }

@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub mod command;
+pub mod limits;
 pub mod refusal;
 pub mod page;
 pub mod watch;
