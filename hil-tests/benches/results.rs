@@ -29,6 +29,7 @@ use factory_proto::{
     },
 };
 use factory_station::{
+    contact::Contact,
     recipe::template::Values,
     record::{
         FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,
@@ -121,6 +122,7 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
             .connect_timeout(Duration::from_secs(5)),
         journal: journal.clone(),
         backlog: backlog.clone(),
+        contact: Contact::default(),
     };
     let at_rest = memory("VmRSS")?;
     let stop = CancellationToken::new();

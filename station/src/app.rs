@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use factory_journal::{Journal, JournalError, Options};
@@ -24,8 +24,9 @@ use crate::{
     books::OpenRun,
     commands::Commands,
     config::{Config, NestSettings},
+    contact::Contact,
     events::Events,
-    health,
+    health::{self, Sources, parts::Parts},
     nest::{Left, Nest, Shared},
     orders::Orders,
     provenance::{Notary, Trouble},
@@ -85,6 +86,7 @@ pub enum AppError {
 /// Runs a station until `stop` is cancelled, then drains it. `program` is the daemon's own executable, which
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
+    let started = SystemTime::now();
     let listeners = listeners(&config).await?;
     let recipes = Arc::new(Recipes::load(&config.recipes, &Signatures::demanded(&config.signatures)?)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
@@ -103,6 +105,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         journal,
     };
 
+    let states = shared.events.watch_ourselves();
     let nest_tasks = TaskTracker::new();
     let mut left = left(&config, open_runs.into_values(), &shared).await?;
     let open = |settings: &NestSettings| {
@@ -117,7 +120,10 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         controller: config.controller.clone(),
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
+        contact: Contact::default(),
     };
+    let parts = Parts::default();
+    let controller = uplink.contact.clone();
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
     let upkeep = tokio::spawn(upkeep::keep(shared.journal.clone(), stop_uplink.clone()));
@@ -136,11 +142,24 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let stop_notary = CancellationToken::new();
     let notary = tokio::spawn(notary.run(stop_notary.clone()));
 
+    let sources = Sources {
+        journal: shared.journal.clone(),
+        states,
+        nests: nests.clone(),
+        provenance: trouble.clone(),
+        signer: shared.signer.contact().clone(),
+        controller,
+    };
+    health::watch(&parts, sources);
+
     let service = StationService {
         name: config.name.clone(),
         nests: nests.clone(),
         shared: shared.clone(),
         provenance: trouble,
+        parts,
+        configuration: config.digest,
+        started,
     };
     let stop_server = CancellationToken::new();
     let mut server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
@@ -239,7 +258,7 @@ fn bind(path: &PathBuf) -> io::Result<UnixListener> {
 async fn routes(service: StationService) -> Result<Routes, AppError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     reporter.set_serving::<StationServer<StationService>>().await;
-    health::tell(reporter, &service.shared.journal, service.provenance.clone());
+    health::serve(reporter, &service.parts, service.nests.keys()).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

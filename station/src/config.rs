@@ -10,6 +10,7 @@ use std::{
 use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
+use sha2::{Digest as _, Sha256};
 use tonic::transport::{Endpoint, Uri};
 
 use crate::{
@@ -21,6 +22,8 @@ use crate::{
 /// The station file, as meant.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// SHA-256 of the file as it was read.
+    pub digest: [u8; 32],
     /// The station's name, which is half of the key of each result.
     pub name: NestName,
     /// Where the journal lies.
@@ -72,7 +75,10 @@ pub struct ConsoleSettings {
 impl Config {
     /// Reads a station file; all its mistakes at once.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        factory_settings::read(path, Self::written)
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        let config = factory_settings::parse(path, &text, Self::written)?;
+        Ok(Self { digest: Sha256::digest(&text).into(), ..config })
     }
 
     fn written(file: &mut Table<'_>) -> Option<Self> {
@@ -108,6 +114,7 @@ impl Config {
             complain_of_nests(file, nests);
         }
         Some(Self {
+            digest: [0; 32],
             name: name?,
             state: state?,
             recipes: recipes?,

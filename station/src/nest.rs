@@ -15,7 +15,7 @@ use crate::{
     books::OpenRun,
     commands::{Commands, Turn},
     config::NestSettings,
-    events::Events,
+    events::{Events, What},
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
@@ -139,6 +139,16 @@ pub struct Look {
     pub run: Option<RunId>,
     /// Why it takes no units: which of its instruments does not answer, and what to do.
     pub parked: Option<String>,
+}
+
+impl Look {
+    /// What it would tell of its state.
+    pub fn state(self) -> What {
+        match self.parked {
+            Some(reason) => What::Parked { reason },
+            None => What::Nest { busy: self.run.is_some() },
+        }
+    }
 }
 
 /// A nest's address.

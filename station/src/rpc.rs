@@ -5,20 +5,21 @@ use std::{
     collections::{BTreeMap, HashSet},
     pin::Pin,
     sync::Arc,
+    time::SystemTime,
 };
 
-use factory_proto::{
 use factory_journal::JournalError;
+use factory_proto::{
     ids::{NestName, OrderId},
     station::{self as messages, ErrorReason, station_server},
 };
-use tokio_stream::Stream;
 use tokio::task::spawn_blocking;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use crate::{
     commands::to_the_end,
-    health,
+    health::{self, parts::Parts},
     nest::{Nest, Shared, Start},
     provenance::Trouble,
     recipe::{Recipe, template},
@@ -29,8 +30,8 @@ use crate::{
 
 pub mod command;
 pub mod limits;
-pub mod refusal;
 pub mod page;
+pub mod refusal;
 pub mod watch;
 pub mod wire;
 
@@ -47,6 +48,12 @@ pub struct StationService {
     pub shared: Shared,
     /// Whether heads of the log are signed.
     pub provenance: Trouble,
+    /// Whether each part is well.
+    pub parts: Parts,
+    /// SHA-256 of the station file.
+    pub configuration: [u8; 32],
+    /// When the daemon was started.
+    pub started: SystemTime,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -206,6 +213,10 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            configuration_digest: self.configuration.into(),
+            started: Some(self.started.into()),
+            parts: self.parts.all().into_iter().map(wire::part).collect(),
+            last_sequence: self.shared.journal.last().get(),
         }))
     }
 }

@@ -17,7 +17,10 @@ use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::record::{HeadSigned, IssuanceAsked};
+use crate::{
+    contact::Contact,
+    record::{HeadSigned, IssuanceAsked},
+};
 
 mod kept_head;
 mod place;
@@ -105,6 +108,7 @@ pub struct Signer {
     place: Arc<SignerPlace>,
     client: Client,
     head: KeptHead,
+    contact: Contact,
 }
 
 impl Signer {
@@ -115,7 +119,12 @@ impl Signer {
     pub fn at(place: SignerPlace, state: &Path) -> Result<Self, SignerTlsError> {
         let head = KeptHead::read(state);
         let client = SignerClient::with_interceptor(place.connect_lazily()?, head.clone());
-        Ok(Self { place: Arc::new(place), client, head })
+        Ok(Self { place: Arc::new(place), client, head, contact: Contact::default() })
+    }
+
+    /// Whether it answers.
+    pub fn contact(&self) -> &Contact {
+        &self.contact
     }
 
     /// Asks for the certificate of an issuance, again where the signer was away for a moment: the same issuance with
@@ -200,10 +209,11 @@ impl Signer {
             time: head.time,
         };
         let signed = self.client.clone().sign_head(request).await.map_err(|status| match status.code() {
-            Code::FailedPrecondition => SignerError::OtherHead {
-                reason: status.message().to_owned(),
-                signed_up_to: signed_up_to(&status),
-            },
+            Code::FailedPrecondition => {
+                self.contact.answered();
+                let (reason, signed_up_to) = (status.message().to_owned(), signed_up_to(&status));
+                SignerError::OtherHead { reason, signed_up_to }
+            }
             _ => self.refused(&status),
         })?;
         let signed = self.learn(signed).await;
@@ -237,15 +247,27 @@ impl Signer {
 
     fn silent(&self) -> SignerError {
         let reason = format!("it did not answer within {} s", ANSWER.as_secs());
-        SignerError::Unreachable { place: self.place.to_string(), reason }
+        let silent = SignerError::Unreachable { place: self.place.to_string(), reason };
+        self.contact.is_away(&silent.to_string());
+        silent
     }
 
     async fn learn<T>(&self, answer: Response<T>) -> T {
+        self.contact.answered();
         self.head.learn(answer.metadata()).await;
         answer.into_inner()
     }
 
     fn refused(&self, status: &Status) -> SignerError {
+        let refused = self.refusal(status);
+        match &refused {
+            SignerError::Unreachable { .. } => self.contact.is_away(&refused.to_string()),
+            _ => self.contact.answered(),
+        }
+        refused
+    }
+
+    fn refusal(&self, status: &Status) -> SignerError {
         let reason = status.message().to_owned();
         // What did not come from the signer has a cause: the connection, which may have broken in mid-call.
         if status.code() == Code::Unavailable || status.source().is_some() {

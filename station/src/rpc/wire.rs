@@ -10,6 +10,7 @@ use prost_types::{Duration, Timestamp};
 
 use crate::{
     books::Order,
+    health::parts::Part,
     record::{
         Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
         RunClosed, RunOpened, StepEnded, Stopped,
@@ -52,6 +53,12 @@ pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
         run_id: refused.run.map_or_else(String::new, |run| run.to_string()),
         reason: refused.reason.clone(),
     }
+}
+
+/// What is known of a part of the station.
+pub fn part((part, known): (String, Part)) -> wire::PartHealth {
+    let (trouble, since) = (known.trouble.unwrap_or_default(), Some(known.since.into()));
+    wire::PartHealth { part, trouble, since }
 }
 
 fn signed_head(head: &HeadSigned) -> wire::SignedHead {
