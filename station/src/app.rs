@@ -1,6 +1,13 @@
 //! The daemon's life: built from its file, served, drained.
 
-use std::{collections::BTreeMap, convert::Infallible, io, mem, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io, mem,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use factory_door::{
     admission::AdmissionLayer,
@@ -20,9 +27,10 @@ use crate::{
     attestations::Attestations,
     books::OpenRun,
     callers::{Caller, Callers},
+    commands::Commands,
     config::{Config, NestSettings},
     events::Events,
-    health,
+    health::{self, Sources, parts::Parts},
     line::{self, Line, controllers::Controllers, heartbeat::Heart, offline::Offline, refusals::Refusals},
     nest::{Left, Nest, Shared},
     orders::Orders,
@@ -33,6 +41,7 @@ use crate::{
     rpc::{
         StationService,
         access::{self, AccessLayer},
+        deadline::Timely,
     },
     signatures::{SignatureError, Signatures},
     signer::Signer,
@@ -95,6 +104,7 @@ pub enum AppError {
 /// Runs a station until `stop` is cancelled, then drains it. `program` is the daemon's own executable, which
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
+    let started = SystemTime::now();
     let (doors, socket_file) = doors(&config).await?;
     let recipes = Arc::new(Recipes::load(&config.recipes, &Signatures::demanded(&config.signatures)?)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
@@ -115,18 +125,13 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         offline,
         refusals: Refusals::of(&journal)?,
     };
-    let attestations = Attestations::new(journal.clone(), mem::take(&mut books.attested));
+    let attestations = Attestations::new(mem::take(&mut books.attested));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(
-            journal.clone(),
-            units.clone(),
-            attestations.clone(),
-            books,
-            &config.state.join("orders"),
-        ),
+        orders: Orders::new(units.clone(), attestations.clone(), books, &config.state.join("orders")),
         attestations,
         units,
+        commands: Commands::new(journal.clone()),
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::new(journal.clone()),
         recipes,
@@ -134,6 +139,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         line,
     };
 
+    let states = shared.events.watch_ourselves();
     let nest_tasks = TaskTracker::new();
     let mut left = left(&config, open_runs.into_values(), &shared).await?;
     let open = |settings: &NestSettings| {
@@ -149,6 +155,8 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
     };
+    let parts = Parts::default();
+    let controller = shared.line.controllers.contact().clone();
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
     let upkeep = tokio::spawn(upkeep::keep(shared.journal.clone(), stop_uplink.clone()));
@@ -175,11 +183,24 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let stop_notary = CancellationToken::new();
     let notary = tokio::spawn(notary.run(stop_notary.clone()));
 
+    let sources = Sources {
+        journal: shared.journal.clone(),
+        states,
+        nests: nests.clone(),
+        provenance: trouble.clone(),
+        signer: shared.signer.contact().clone(),
+        controller,
+    };
+    health::watch(&parts, sources);
+
     let service = StationService {
         name: config.name.clone(),
         nests: nests.clone(),
         shared: shared.clone(),
         provenance: trouble,
+        parts,
+        configuration: config.digest,
+        started,
     };
     let stop_server = CancellationToken::new();
     let doors = Doors::open(doors, Callers::new(config.callers.clone()));
@@ -279,12 +300,12 @@ async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
 async fn routes(service: StationService) -> Result<Routes, AppError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     reporter.set_serving::<StationServer<StationService>>().await;
-    health::tell(reporter, &service.shared.journal, service.provenance.clone());
+    health::serve(reporter, &service.parts, service.nests.keys()).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let station = StationServer::new(service).max_decoding_message_size(access::LARGE);
+    let station = Timely(StationServer::new(service).max_decoding_message_size(access::LARGE));
     Ok(Routes::new(station).add_service(health_service).add_service(reflection))
 }
 

@@ -30,6 +30,8 @@ const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration
 /// The station file, as meant.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// SHA-256 of the file as it was read.
+    pub digest: [u8; 32],
     /// The station's name, which is half of the key of each result.
     pub name: NestName,
     /// Where the journal lies.
@@ -60,8 +62,6 @@ pub struct Config {
     pub provenance: Occasions,
     /// The nests, at least one.
     pub nests: Vec<NestSettings>,
-    /// SHA-256 of the file.
-    pub digest: [u8; 32],
 }
 
 /// One nest and its instruments.
@@ -93,8 +93,8 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = fs::read_to_string(path)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
-        let digest = Sha256::digest(&text).into();
-        Ok(factory_settings::parse(path, &text, |file| Some(Self { digest, ..Self::written(file)? }))?)
+        let config = factory_settings::parse(path, &text, Self::written)?;
+        Ok(Self { digest: Sha256::digest(&text).into(), ..config })
     }
 
     fn written(file: &mut Table<'_>) -> Option<Self> {
@@ -126,6 +126,7 @@ impl Config {
         }
         let (listen, callers) = callers?;
         Some(Self {
+            digest: [0; 32],
             name: name?,
             state: state?,
             recipes: recipes?,
@@ -141,7 +142,6 @@ impl Config {
             drain: drain?,
             provenance: provenance?,
             nests: nests?,
-            digest: [0; 32],
         })
     }
 }

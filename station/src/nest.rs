@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     attestations::Attestations,
     books::OpenRun,
+    commands::{Commands, Turn},
     config::NestSettings,
     events::{Events, What},
     health,
@@ -55,6 +56,8 @@ pub struct Shared {
     pub orders: Orders,
     /// Which CAs are registered where.
     pub attestations: Attestations,
+    /// The commands that were carried out.
+    pub commands: Commands,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.
@@ -68,8 +71,9 @@ pub struct Shared {
 }
 
 /// A unit is to be made in a nest.
-#[derive(Debug, Clone)]
 pub struct Start {
+    /// The right to carry the command out.
+    pub turn: Turn,
     /// The run, which follows from the command.
     pub run: RunId,
     /// For which order.
@@ -178,6 +182,16 @@ pub struct Look {
     pub parked: Option<String>,
 }
 
+impl Look {
+    /// What it would tell of its state.
+    pub fn state(self) -> What {
+        match self.parked {
+            Some(reason) => What::Parked { reason },
+            None => What::Nest { busy: self.run.is_some() },
+        }
+    }
+}
+
 /// A nest's address.
 #[derive(Clone)]
 pub struct Nest {
@@ -282,11 +296,11 @@ impl Keeper {
                     checked = check.done() => self.checked(checked).await,
                     Some(mail) = mail.recv() => self.read(mail).await,
                 },
-                State::Asking(_) if self.draining => self.break_off(|| StartError::Draining),
+                State::Asking(_) if self.draining => self.break_off(StartError::Draining),
                 State::Asking(asking) => tokio::select! {
                     answer = asking.done() => match answer {
                         Some(answer) => self.answered(answer).await,
-                        None => self.break_off(|| StartError::Draining),
+                        None => self.break_off(StartError::Draining),
                     },
                     Some(mail) = mail.recv() => self.read(mail).await,
                 },
@@ -317,7 +331,7 @@ impl Keeper {
             Mail::Abort(wanted, reason) => match &self.state {
                 State::Busy { run, stop, .. } if run.run == wanted => stop.abort(&reason),
                 State::Asking(asking) if asking.candidate.run.run == wanted => {
-                    self.break_off(|| StartError::Aborted(reason.clone()));
+                    self.break_off(StartError::Aborted(reason));
                 }
                 _ => {}
             },
@@ -346,21 +360,22 @@ impl Keeper {
         {
             return check.wait(start, reply);
         }
-        match (self.known(&start).transpose(), &mut self.state) {
-            (Some(known), _) => ask::answer(reply, known),
-            (None, State::Asking(asking)) => asking.wait(start, reply),
-            (None, _) => self.begin(start, reply).await,
+        match self.known(&start).await.transpose() {
+            Some(known) => ask::answer(reply, known),
+            None => self.begin(start, reply).await,
         }
     }
 
     /// The run of a command that was carried out already.
-    fn known(&self, start: &Start) -> Result<Option<RunId>, StartError> {
-        let known = self.shared.units.find(start.run)?;
-        known.map(|known| same(&known.opened, start, &self.name)).transpose()
+    async fn known(&mut self, start: &Start) -> Result<Option<RunId>, StartError> {
+        let Some(known) = self.shared.units.find(start.run)? else { return Ok(None) };
+        let run = same(&known.opened, start, &self.name)?;
+        start.turn.commit(None).await?;
+        Ok(Some(run))
     }
 
     /// A unit that may be started, as far as the station itself can tell.
-    fn candidate(&self, start: &Start) -> Result<Candidate, StartError> {
+    fn candidate(&self, start: Start) -> Result<Candidate, StartError> {
         if self.draining {
             return Err(StartError::Draining);
         }
@@ -383,14 +398,14 @@ impl Keeper {
             return Err(StartError::NoRoom(trouble));
         }
 
-        let Start { run, order, serial, values } = start.clone();
+        let Start { turn, run, order, serial, values } = start;
         let (recipe, digest) = self.shared.orders.recipe(&order)?;
         let recipe = self.shared.recipes.get(&recipe, &digest)?;
         let values = self.shared.orders.values(&order, &serial, values)?;
         let unit = Unit { product: &recipe.name, order: &order, serial: &serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
-        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
+        self.shared.orders.check_retests(&serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run,
@@ -403,7 +418,7 @@ impl Keeper {
             allowed: None,
         };
         let place = self.shared.orders.reserve(&run)?;
-        Ok(Candidate { run, recipe, place })
+        Ok(Candidate { turn, run, recipe, place })
     }
 
     /// Makes durable that the run begins, and by whose leave; only then it does.
@@ -412,9 +427,9 @@ impl Keeper {
         candidate: Candidate,
         allowed: Option<AllowedBy>,
     ) -> Result<RunId, StartError> {
-        let Candidate { run, recipe, place } = candidate;
+        let Candidate { turn, run, recipe, place } = candidate;
         let run = RunOpened { started: SystemTime::now(), allowed, ..run };
-        self.shared.journal.append(Record::RunOpened(run.clone())).await?;
+        turn.commit(Some(Record::RunOpened(run.clone()))).await?;
         self.shared.events.tell_nest(&self.name, true);
         if let Some(AllowedBy::Budget(_)) = run.allowed {
             self.shared.events.tell(&run, What::Budget(self.shared.line.offline.left()));

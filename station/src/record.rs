@@ -105,6 +105,9 @@ pub enum Record {
     /// Somebody has said whether a CA is registered with an account.
     #[n(40)]
     RegistrationAttested(#[n(0)] RegistrationAttested),
+    /// A command was carried out; what it did is told by the record before it, where it did anything.
+    #[n(31)]
+    CommandDone(#[n(0)] CommandDone),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -116,6 +119,11 @@ pub const REFUSALS: &str = "refusal";
 /// What refused units are found by there.
 pub const REFUSED_UNITS: &str = "refused-unit";
 
+/// What a command is found by there.
+pub fn command_key(command: Uuid) -> String {
+    format!("command {command}")
+}
+
 impl Record {
     /// The run whose story it continues.
     pub fn run(&self) -> Option<RunId> {
@@ -126,6 +134,7 @@ impl Record {
             | Self::Checkpoint(_)
             | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
+            | Self::CommandDone(_)
             | Self::ReportRefused(_)
             | Self::UnitRefused(_)
             | Self::BudgetGranted(_)
@@ -181,6 +190,7 @@ impl factory_journal::Record for Record {
             Self::RegistrationAttested(_) => Keys::default(),
             // Found by going through the log from a time on: an index of what comes with each command would never end.
             Self::CallAudited(_) => Keys::default(),
+            Self::CommandDone(done) => Keys { run: Some(command_key(done.command)), ..Keys::default() },
         }
     }
 }
@@ -495,6 +505,20 @@ pub struct ChipSeen {
     /// The bytes at the recipe's `unique-id`.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub chip: Vec<u8>,
+}
+
+/// A command was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandDone {
+    /// Its id, chosen by the caller.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// The call that brought it, as in `StartUnit`.
+    #[n(1)]
+    pub call: String,
+    /// SHA-256 of what it asked for: the call's message without the id, encoded.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub digest: [u8; 32],
 }
 
 /// What all records up to some point come to, so that nobody has to read them again.

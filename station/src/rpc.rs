@@ -5,8 +5,10 @@ use std::{
     collections::{BTreeMap, HashSet},
     pin::Pin,
     sync::Arc,
+    time::SystemTime,
 };
 
+use factory_journal::JournalError;
 use factory_proto::{
     ids::{NestName, OrderId},
     station::{self as messages, ErrorReason, station_server},
@@ -17,8 +19,10 @@ use tonic::{Request, Response, Status};
 
 use self::access::HungUp;
 use crate::{
-    health,
-    nest::{Nest, Shared},
+    commands::to_the_end,
+    health::{self, parts::Parts},
+    line::offline::OfflineError,
+    nest::{Nest, Shared, Start},
     preflight,
     provenance::Trouble,
     recipe::{Recipe, template},
@@ -30,7 +34,9 @@ use crate::{
 pub mod access;
 mod audit;
 pub mod command;
+pub mod deadline;
 mod frame;
+pub mod page;
 pub mod refusal;
 pub mod watch;
 pub mod wire;
@@ -48,6 +54,12 @@ pub struct StationService {
     pub shared: Shared,
     /// Whether heads of the log are signed.
     pub provenance: Trouble,
+    /// Whether each part is well.
+    pub parts: Parts,
+    /// SHA-256 of the station file.
+    pub configuration: [u8; 32],
+    /// When the daemon was started.
+    pub started: SystemTime,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -74,9 +86,11 @@ impl station_server::Station for StationService {
             let refusal = Refusal::of(ErrorReason::StationNotReady);
             return Err(refusal.says(&format!("no work order is opened: {trouble}")));
         }
-        let (orders, signer, account) =
-            (&self.shared.orders, &self.shared.signer, recipe.provision.connection.account());
-        let order = orders.open(order, open.units, &open.signed, signer, account).await.map_err(refused)?;
+        let Shared { orders, signer, commands, .. } = &self.shared;
+        let account = recipe.provision.connection.account();
+        let turn = commands.begin(open.command).await.map_err(refused)?;
+        let order = orders.open(turn, order, open.units, &open.signed, signer, account).await;
+        let order = order.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -85,14 +99,19 @@ impl station_server::Station for StationService {
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
         let hung_up: Option<HungUp> = request.extensions().get().cloned();
-        let (nest, start) = command::start(request.into_inner())?;
-        let nest = self.nests.get(&nest).ok_or_else(|| no_nest(&nest))?;
-        // Nobody waits for a unit whose caller has gone before the line's controller had answered.
-        let run = match hung_up {
-            Some(hung_up) => hung_up.or(nest.start(start)).await?,
-            None => nest.start(start).await,
-        };
-        let run = run.map_err(refused)?;
+        let start = command::StartUnit::try_from(request.into_inner())?;
+        let run = RunId::of_command(start.command.id);
+        let turn = self.shared.commands.begin(start.command).await.map_err(refused)?;
+        if !turn.is_again() {
+            let nest = self.nests.get(&start.nest).ok_or_else(|| no_nest(&start.nest))?;
+            let start = Start { turn, run, order: start.order, serial: start.serial, values: start.values };
+            // Nobody waits for a unit whose caller has gone before the line's controller had answered.
+            let started = match hung_up {
+                Some(hung_up) => hung_up.or(nest.start(start)).await?,
+                None => nest.start(start).await,
+            };
+            started.map_err(refused)?;
+        }
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
     }
 
@@ -101,16 +120,22 @@ impl station_server::Station for StationService {
         request: Request<messages::AbortUnitRequest>,
     ) -> Answer<messages::AbortUnitResponse> {
         let abort = command::Abort::try_from(request.into_inner())?;
-        let unit = match self.find(abort.run) {
-            Ok(unit) => unit,
+        let nest = match self.find(abort.run) {
+            Ok(unit) => unit.closed.is_none().then(|| self.nests.get(&unit.opened.nest).cloned()).flatten(),
             // It may be one that waits for the controller's leave, which is no run yet.
-            Err(unknown) => return self.abort_asking(abort).await.ok_or(unknown),
+            Err(unknown) => Some(self.asking(abort.run).await.ok_or(unknown)?),
         };
-        // Known, and over already: nothing is left to abort.
-        if let Some(nest) = self.nests.get(&unit.opened.nest).filter(|_| unit.closed.is_none()) {
-            tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
-            nest.abort(abort.run, abort.reason).await;
-        }
+        let turn = self.shared.commands.begin(abort.command).await.map_err(refused)?;
+        to_the_end(async move {
+            // Known, and over already: nothing is left to abort.
+            if let Some(nest) = nest {
+                tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
+                nest.abort(abort.run, abort.reason).await;
+            }
+            turn.commit(None).await
+        })
+        .await
+        .map_err(refused)?;
         Ok(Response::new(messages::AbortUnitResponse {}))
     }
 
@@ -118,9 +143,13 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ReleaseUnitRequest>,
     ) -> Answer<messages::ReleaseUnitResponse> {
-        let released = command::release(request.into_inner())?;
-        tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
-        self.shared.orders.release(released).await.map_err(refused)?;
+        let (command, released) = command::release(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
+            let orders = self.shared.orders.clone();
+            to_the_end(async move { orders.release(&turn, released).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
@@ -128,9 +157,16 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::DisposeUnitRequest>,
     ) -> Answer<messages::DisposeUnitResponse> {
-        let disposed = command::dispose(&request.into_inner())?;
-        tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
-        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(refused)?;
+        let (command, disposed) = command::dispose(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
+            let (orders, signer) = (self.shared.orders.clone(), self.shared.signer.clone());
+            // The signer and the log shall say the same, so it is not given up between the two.
+            to_the_end(async move { orders.dispose(&turn, disposed, &signer).await })
+                .await
+                .map_err(refused)?;
+        }
         Ok(Response::new(messages::DisposeUnitResponse {}))
     }
 
@@ -148,11 +184,12 @@ impl station_server::Station for StationService {
         request: Request<messages::ListUnitsRequest>,
     ) -> Answer<messages::ListUnitsResponse> {
         let list = command::List::try_from(request.into_inner())?;
-        let (units, next) =
-            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(refused)?;
+        let units = self.shared.units.clone();
+        let page = spawn_blocking(move || list.selection.page(&units, list.from, list.size)).await;
+        let page = page.unwrap_or(Err(JournalError::Closed)).map_err(refused)?;
         Ok(Response::new(messages::ListUnitsResponse {
-            units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
-            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
+            units: page.units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
+            next_page_token: page.next.map_or_else(String::new, |next| list.digest.token(next)),
         }))
     }
 
@@ -160,9 +197,13 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::AttestRegistrationRequest>,
     ) -> Answer<messages::AttestRegistrationResponse> {
-        let stated = command::attest(request.into_inner())?;
-        tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
-        self.shared.attestations.attest(stated).await.map_err(refused)?;
+        let (command, stated) = command::attest(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+            let attestations = self.shared.attestations.clone();
+            to_the_end(async move { attestations.attest(&turn, stated).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::AttestRegistrationResponse {}))
     }
 
@@ -227,6 +268,10 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            configuration_digest: self.configuration.into(),
+            started: Some(self.started.into()),
+            parts: self.parts.all().into_iter().map(wire::part).collect(),
+            last_sequence: self.shared.journal.last().get(),
             caller: request.extensions().get().map(wire::caller),
             offline_budget: Some(self.budget()),
             controllers: line.controllers.describe().into_iter().map(wire::line::controller).collect(),
@@ -257,8 +302,17 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::LoadOfflineBudgetRequest>,
     ) -> Answer<messages::LoadOfflineBudgetResponse> {
-        let allowance = command::allowance(request.into_inner())?;
-        self.shared.line.offline.grant(&allowance, "LoadOfflineBudget").await.map_err(refused)?;
+        let (command, allowance) = command::allowance(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            let offline = self.shared.line.offline.clone();
+            to_the_end(async move {
+                offline.grant(&allowance, "LoadOfflineBudget").await?;
+                turn.commit(None).await.map_err(OfflineError::Journal)
+            })
+            .await
+            .map_err(refused)?;
+        }
         Ok(Response::new(messages::LoadOfflineBudgetResponse { offline_budget: Some(self.budget()) }))
     }
 }
@@ -269,11 +323,11 @@ impl StationService {
         wire::line::budget(offline.left(), offline.trouble())
     }
 
-    async fn abort_asking(&self, abort: command::Abort) -> Option<Response<messages::AbortUnitResponse>> {
+    /// The nest in which a unit waits for the controller's leave to be this run.
+    async fn asking(&self, run: RunId) -> Option<Nest> {
         for nest in self.nests.values() {
-            if nest.look().await.run == Some(abort.run) {
-                nest.abort(abort.run, abort.reason).await;
-                return Some(Response::new(messages::AbortUnitResponse {}));
+            if nest.look().await.run == Some(run) {
+                return Some(nest.clone());
             }
         }
         None

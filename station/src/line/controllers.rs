@@ -13,7 +13,10 @@ use tonic::{Code, Response, Status, transport::Channel};
 use tracing::{info, warn};
 
 use super::standing::Standing;
-use crate::place::{Place, TlsError, Way};
+use crate::{
+    contact::Contact,
+    place::{Place, TlsError, Way},
+};
 
 /// What a controller answers is a few hundred bytes.
 const LARGEST_ANSWER: usize = 64 * 1024;
@@ -56,6 +59,7 @@ struct Controller {
 pub struct Controllers {
     list: Arc<[Controller]>,
     standing: Arc<watch::Sender<Standing>>,
+    contact: Contact,
 }
 
 /// The one that was used at some moment.
@@ -92,7 +96,13 @@ impl Controllers {
         };
         let list = places.iter().map(controller).collect::<Result<Vec<_>, TlsError>>()?;
         let standing = Standing::new(list.len(), Instant::now());
-        Ok(Self { list: list.into(), standing: Arc::new(watch::channel(standing).0) })
+        let (standing, contact) = (Arc::new(watch::channel(standing).0), Contact::default());
+        Ok(Self { list: list.into(), standing, contact })
+    }
+
+    /// Whether the one in use answers, for those who ask for the station's health.
+    pub fn contact(&self) -> &Contact {
+        &self.contact
     }
 
     /// The one that is used now.
@@ -221,7 +231,15 @@ impl Controllers {
     fn change(&self, change: impl FnOnce(&mut Standing) -> bool) -> bool {
         let before = self.standing.borrow().in_use();
         let news = self.standing.send_if_modified(change);
-        let after = self.standing.borrow().in_use();
+        let standing = self.standing.borrow();
+        let after = standing.in_use();
+        match standing.trouble(after) {
+            Some(trouble) => self.contact.is_away(trouble),
+            // Of one that was not called since it is used nothing is known yet.
+            None if before == after => self.contact.answered(),
+            None => {}
+        }
+        drop(standing);
         if before != after {
             info!(controller = self.list[after].address, "another controller is used");
         }

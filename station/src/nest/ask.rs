@@ -6,8 +6,9 @@ use std::{mem, pin::Pin, sync::Arc, time::SystemTime};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use super::{Keeper, Start, StartError, State, same};
+use super::{Keeper, Start, StartError, State};
 use crate::{
+    commands::Turn,
     line::interlock::{self, Answer, Interlock, NEWEST, Question},
     orders::Place,
     recipe::Recipe,
@@ -20,6 +21,8 @@ pub(super) type Reply = oneshot::Sender<Result<RunId, StartError>>;
 
 /// A unit that may be started as far as the station can tell.
 pub(super) struct Candidate {
+    /// The right to carry the command out, alone.
+    pub turn: Turn,
     pub run: RunOpened,
     pub recipe: Arc<Recipe>,
     /// Given back when this is dropped.
@@ -31,34 +34,15 @@ pub(super) struct Asking {
     pub candidate: Candidate,
     rig: Box<Rig>,
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
-    /// Who wants the unit started: the same command may come more than once.
-    waiting: Vec<(Start, Reply)>,
+    reply: Reply,
 }
 
 impl Asking {
     /// Waits for the answer; `None` when nobody waits for the unit any more. May be given up and called again.
     pub async fn done(&mut self) -> Option<Answer> {
-        let forsaken = async {
-            for (_, reply) in &mut self.waiting {
-                reply.closed().await;
-            }
-        };
         tokio::select! {
             answer = &mut self.answer => Some(answer),
-            () = forsaken => None,
-        }
-    }
-
-    /// One more wants to know, with the same command or another.
-    pub fn wait(&mut self, start: Start, reply: Reply) {
-        let run = &self.candidate.run;
-        if start.run != run.run {
-            let busy = StartError::Busy { nest: run.nest.clone(), run: run.run };
-            return answer(reply, Err(busy));
-        }
-        match same(run, &start, &run.nest) {
-            Ok(_) => self.waiting.push((start, reply)),
-            Err(error) => answer(reply, Err(error)),
+            () = self.reply.closed() => None,
         }
     }
 }
@@ -66,7 +50,7 @@ impl Asking {
 impl Keeper {
     /// Starts a unit, or has the controller asked whether it may.
     pub(super) async fn begin(&mut self, start: Start, reply: Reply) {
-        let candidate = match self.candidate(&start) {
+        let candidate = match self.candidate(start) {
             Ok(candidate) => candidate,
             Err(error) => return answer(reply, Err(error)),
         };
@@ -79,8 +63,7 @@ impl Keeper {
                 let ask = interlock::ask(self.shared.line.controllers.clone(), deadline, question);
                 self.state = match mem::replace(&mut self.state, State::OutOfOrder) {
                     State::Free(rig) => {
-                        let waiting = vec![(start, reply)];
-                        State::Asking(Box::new(Asking { candidate, rig, answer: Box::pin(ask), waiting }))
+                        State::Asking(Box::new(Asking { candidate, rig, answer: Box::pin(ask), reply }))
                     }
                     other => other,
                 };
@@ -102,8 +85,8 @@ impl Keeper {
 
     /// The controller has answered, or does not.
     pub(super) async fn answered(&mut self, said: Answer) {
-        let Some((candidate, waiting)) = self.stop_asking() else { return };
-        if waiting.iter().all(|(_, reply)| reply.is_closed()) {
+        let Some((candidate, reply)) = self.stop_asking() else { return };
+        if reply.is_closed() {
             return self.tell();
         }
         let run = candidate.run.run;
@@ -126,32 +109,25 @@ impl Keeper {
         if started.is_err() {
             self.tell();
         }
-        let mut waiting = waiting.into_iter().filter(|(_, reply)| !reply.is_closed());
-        if let Some((_, reply)) = waiting.next() {
-            answer(reply, started);
-        }
-        // The same command again: it is told of the run that there is now, or asks once more.
-        for (start, reply) in waiting {
-            Box::pin(self.start(start, reply)).await;
-        }
+        answer(reply, started);
     }
 
     /// Breaks the question off: everything is as it was before.
-    pub(super) fn break_off(&mut self, reason: impl Fn() -> StartError) {
-        if let Some((candidate, waiting)) = self.stop_asking() {
+    pub(super) fn break_off(&mut self, reason: StartError) {
+        if let Some((candidate, reply)) = self.stop_asking() {
             info!(nest = %self.name, run = %candidate.run.run, "the question whether a unit may start was broken off");
             self.tell();
-            waiting.into_iter().for_each(|(_, reply)| answer(reply, Err(reason())));
+            answer(reply, Err(reason));
         }
     }
 
     /// The nest is free again; the question is dropped.
-    fn stop_asking(&mut self) -> Option<(Candidate, Vec<(Start, Reply)>)> {
+    fn stop_asking(&mut self) -> Option<(Candidate, Reply)> {
         match mem::replace(&mut self.state, State::OutOfOrder) {
             State::Asking(asking) => {
-                let Asking { candidate, rig, waiting, .. } = *asking;
+                let Asking { candidate, rig, reply, .. } = *asking;
                 self.state = State::Free(rig);
-                Some((candidate, waiting))
+                Some((candidate, reply))
             }
             other => {
                 self.state = other;

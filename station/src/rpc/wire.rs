@@ -15,6 +15,7 @@ pub mod line;
 use crate::{
     books::Order,
     callers::Caller,
+    health::parts::Part,
     preflight::Check,
     recipe::template::Values,
     record::{
@@ -110,6 +111,12 @@ pub fn audited(sequence: Sequence, audited: CallAudited) -> wire::AuditRecord {
         reason: audited.reason,
         turned_away: audited.turned_away,
     }
+}
+
+/// What is known of a part of the station.
+pub fn part((part, known): (String, Part)) -> wire::PartHealth {
+    let (trouble, since) = (known.trouble.unwrap_or_default(), Some(known.since.into()));
+    wire::PartHealth { part, trouble, since }
 }
 
 fn signed_head(head: &HeadSigned) -> wire::SignedHead {
