@@ -279,9 +279,7 @@ impl Keeper {
         match mail {
             Mail::Start(start, reply) => match &mut self.state {
                 State::Checking(check) if self.health.parked().is_none() => check.wait(start, reply),
-                _ => {
-                    let _ = reply.send(self.start(start).await);
-                }
+                _ => self.answer(start, reply).await,
             },
             Mail::Abort(wanted, reason) => {
                 if let State::Busy { run, stop, .. } = &self.state
@@ -304,6 +302,14 @@ impl Keeper {
                     stop.now();
                 }
             }
+        }
+    }
+
+    /// Starts a unit, unless whoever wanted it has gone: then nothing is made durable that nobody is told of.
+    async fn answer(&mut self, start: Start, reply: oneshot::Sender<Result<RunId, StartError>>) {
+        if !reply.is_closed() {
+            // Who goes only now asks again, with the same command.
+            let _ = reply.send(self.start(start).await);
         }
     }
 

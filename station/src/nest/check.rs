@@ -151,8 +151,7 @@ impl Keeper {
             self.tell();
         }
         for (start, reply) in waiting {
-            // An asker that went away does not want the answer.
-            let _ = reply.send(self.start(start).await);
+            self.answer(start, reply).await;
         }
     }
 
