@@ -94,6 +94,7 @@ async fn a_command_is_carried_out_once_whoever_sends_it_again_and_when() -> anyh
         command_id: releasing.to_string(),
         serial: "SN0001".to_owned(),
         reason: "washed".to_owned(),
+        reworked: false,
     };
     let refused = station.release_unit(release.clone()).await.expect_err("it is not set aside");
     assert_eq!(reason(&refused), "UNIT_NOT_QUARANTINED");
@@ -151,6 +152,7 @@ async fn a_call_that_is_given_up_while_the_signer_says_nothing_leaves_nothing_be
         command_id: Uuid::from_u128(2).to_string(),
         serial: "SN0001".to_owned(),
         reason: "washed".to_owned(),
+        reworked: false,
     };
     let refused = timeout(Duration::from_secs(5), station.release_unit(release)).await?;
     assert_eq!(refused.expect_err("it is not set aside").code(), Code::NotFound);

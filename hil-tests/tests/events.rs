@@ -114,7 +114,7 @@ async fn over_restarts_of_the_station_a_watcher_is_told_its_log_once_and_in_orde
     let line: serde_json::Value = serde_json::from_str(&line)?;
     assert_eq!(
         (&line["sequence"], &line["event"], &line["order"]),
-        (&1.into(), &"order_opened".into(), &"WO-1".into())
+        (&1.into(), &"registration_attested".into(), &"".into())
     );
     let unknown = listed("weather").output()?;
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("must be run, step, progress"));
@@ -154,6 +154,7 @@ async fn a_watcher_is_told_only_of_the_kinds_it_asked_for() -> anyhow::Result<()
     line::open(&rig, &mut station, "WO-1", 9).await?;
     let mut told = Vec::new();
     take_until(&mut events, &mut told, |event| matches!(event.event, Some(Event::OrderOpened(_)))).await?;
-    assert_eq!(told.iter().map(|event| event.work_order.as_str()).collect::<Vec<_>>(), ["WO-1"]);
+    // Where the CA is registered, and the order.
+    assert_eq!(told.iter().map(|event| event.work_order.as_str()).collect::<Vec<_>>(), ["", "WO-1"]);
     Ok(())
 }

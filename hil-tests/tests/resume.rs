@@ -253,6 +253,7 @@ async fn another_board_in_the_nest_is_not_taken_for_the_one_that_was_left() -> a
         command_id: Uuid::now_v7().to_string(),
         serial: board.serial.clone(),
         reason: "the right board was found, and its storage erased".to_owned(),
+        reworked: false,
     };
     station.release_unit(release.clone()).await?;
     station.release_unit(release.clone()).await?;

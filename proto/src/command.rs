@@ -42,4 +42,5 @@ commands! {
     AbortUnit: AbortUnitRequest;
     ReleaseUnit: ReleaseUnitRequest;
     DisposeUnit: DisposeUnitRequest;
+    AttestRegistration: AttestRegistrationRequest;
 }

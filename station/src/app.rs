@@ -2,26 +2,30 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io, mem,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    convert::Infallible,
+    io, mem,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use factory_door::{
+    admission::AdmissionLayer,
+    doors::{Door, Doors},
+    socket::{self, SocketError, SocketFile},
+    tls::{Tls, TlsError},
+};
 use factory_journal::{Journal, JournalError, Options};
 use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    time::timeout,
-};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::service::Routes;
+use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
+    callers::{Caller, Callers},
     commands::Commands,
     config::{Config, NestSettings},
     contact::Contact,
@@ -35,10 +39,11 @@ use crate::{
     results::{Backlog, Uplink},
     rpc::{
         StationService,
-        limits::{self, Limited},
+        access::{self, AccessLayer},
+        deadline::Timely,
     },
     signatures::{SignatureError, Signatures},
-    signer::{Signer, SignerTlsError},
+    signer::Signer,
     units::Units,
     upkeep,
 };
@@ -46,6 +51,12 @@ use crate::{
 // What a drained station still gives its controller to acknowledge the last results.
 const LAST_RESULTS: Duration = Duration::from_secs(2);
 
+// Our clients send a few hundred bytes.
+const HEADER_LIMIT: u32 = 16 * 1024;
+// A connection that is silent for so long is asked whether it is alive, and closed after that time again.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+// So that a caller whose certificate was withdrawn has to show it again; calls that have begun are not cut off.
+const CONNECTION_AGE: Duration = Duration::from_secs(3600);
 // What clients get to hang up.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
@@ -72,9 +83,12 @@ pub enum AppError {
     /// The certificate that signatures are held against.
     #[error(transparent)]
     Signatures(#[from] SignatureError),
-    /// The signer cannot be called.
+    /// The socket cannot be listened on.
     #[error(transparent)]
-    Signer(#[from] SignerTlsError),
+    Socket(#[from] SocketError),
+    /// The files of a connection.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The reflection service could not be set up.
     #[error("the API's description cannot be served")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -87,16 +101,18 @@ pub enum AppError {
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
     let started = SystemTime::now();
-    let listeners = listeners(&config).await?;
+    let (doors, socket_file) = doors(&config).await?;
     let recipes = Arc::new(Recipes::load(&config.recipes, &Signatures::demanded(&config.signatures)?)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
     let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let units = Units::new(journal.clone());
+    let attestations = Attestations::new(mem::take(&mut books.attested));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(units.clone(), books, &config.state.join("orders")),
+        orders: Orders::new(units.clone(), attestations.clone(), books, &config.state.join("orders")),
+        attestations,
         units,
         commands: Commands::new(journal.clone()),
         signer: Signer::at(config.signer.clone(), &config.state)?,
@@ -117,7 +133,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
 
     let uplink = Uplink {
         station: config.name.clone(),
-        controller: config.controller.clone(),
+        controller: config.controller.way()?,
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
         contact: Contact::default(),
@@ -162,8 +178,12 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         started,
     };
     let stop_server = CancellationToken::new();
-    let mut server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
-    info!(station = %config.name, nests = nests.len(), listen = %config.listen, "station is up");
+    let doors = Doors::open(doors, Callers::new(config.callers.clone()));
+    let access = AccessLayer::new(shared.journal.clone());
+    let streams = u32::try_from(config.callers.limits.at_a_time).unwrap_or(u32::MAX);
+    let server = serve(doors, access, streams, routes(service).await?, stop_server.clone());
+    let mut server = tokio::spawn(server);
+    info!(station = %config.name, nests = nests.len(), "station is up");
 
     let server_ended = tokio::select! {
         () = stop.cancelled() => None,
@@ -185,7 +205,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     if server_ended.is_none() {
         let _ = timeout(LAST_CALLS, server).await;
     }
-    let _ = fs::remove_file(&config.socket);
+    drop(socket_file);
     info!("station is down");
     match server_ended {
         Some(Ok(Err(error))) => Err(AppError::Server(error)),
@@ -227,32 +247,25 @@ async fn drain(nests: &BTreeMap<NestName, Nest>, tasks: &TaskTracker, patience: 
     }
 }
 
-struct Listeners {
-    network: TcpListener,
-    local: UnixListener,
-}
-
-async fn listeners(config: &Config) -> Result<Listeners, AppError> {
-    let failed = |address: String| move |source| AppError::Listen { address, source };
-    let network = TcpListener::bind(config.listen).await.map_err(failed(config.listen.to_string()))?;
-    let local = bind(&config.socket).map_err(failed(config.socket.display().to_string()))?;
-    Ok(Listeners { network, local })
-}
-
-/// Listens on a Unix socket for our user and group; takes over a socket that nobody listens on.
-fn bind(path: &PathBuf) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::from(io::ErrorKind::AddrInUse));
+/// Where connections come in. Nobody is let in yet.
+async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
+    // Where the file knows users and groups, anybody may knock and is told whether he may come in; otherwise there is only
+    // root and our own user.
+    let mode = if config.callers.knows_users() { 0o666 } else { 0o660 };
+    let (listener, socket_file) = socket::listen(&config.socket, mode)?;
+    let mut doors = vec![Door::Socket(listener)];
+    if let Some(listen) = &config.listen {
+        let failed = |source| AppError::Listen { address: listen.address.to_string(), source };
+        let tls = listen.tls.clone().map(Tls::load).transpose()?;
+        let listener = TcpListener::bind(listen.address).await.map_err(failed)?;
+        // Port 0 is any.
+        info!(address = %listener.local_addr().map_err(failed)?, tls = tls.is_some(), "listening");
+        doors.push(match tls {
+            Some(tls) => Door::Tls(listener, tls),
+            None => Door::Plain(listener),
+        });
     }
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::other("something that is no socket has that name")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    Ok((doors, socket_file))
 }
 
 async fn routes(service: StationService) -> Result<Routes, AppError> {
@@ -263,19 +276,26 @@ async fn routes(service: StationService) -> Result<Routes, AppError> {
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(Routes::new(Limited::new(service)).add_service(health_service).add_service(reflection))
+    let station = Timely(StationServer::new(service).max_decoding_message_size(access::LARGE));
+    Ok(Routes::new(station).add_service(health_service).add_service(reflection))
 }
 
 async fn serve(
-    listeners: Listeners,
+    doors: Doors<Caller, Infallible>,
+    access: AccessLayer,
+    streams: u32,
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let network = limits::server()
-        .add_routes(routes.clone())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.network), stop.cancelled());
-    let local = limits::server()
+    Server::builder()
+        .max_concurrent_streams(streams)
+        .http2_max_header_list_size(HEADER_LIMIT)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_connection_age(CONNECTION_AGE)
+        .layer(AdmissionLayer::<Callers>::new())
+        .layer(access)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listeners.local), stop.cancelled());
-    tokio::try_join!(network, local).map(|_| ())
+        .serve_with_incoming_shutdown(doors, stop.cancelled_owned())
+        .await
 }

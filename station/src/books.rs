@@ -10,8 +10,12 @@ use factory_proto::{
 };
 
 use crate::{
+    attestations::Statements,
     phase::{IllegalRecord, Phase},
-    record::{Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RunId, RunOpened, SetAside},
+    record::{
+        Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RegistrationAttested, RunId,
+        RunOpened, SetAside,
+    },
 };
 
 /// A work order and how far it has come.
@@ -43,6 +47,8 @@ pub struct Books {
     pub quarantined: BTreeMap<Serial, Quarantine>,
     /// The runs without a result.
     pub open: BTreeMap<RunId, OpenRun>,
+    /// Which CAs are registered where.
+    pub attested: Statements,
 }
 
 impl Books {
@@ -52,10 +58,13 @@ impl Books {
             (tally.opened.order.clone(), Order { opened: tally.opened, passed: tally.passed })
         };
         let aside = |aside: SetAside| (aside.serial, aside.quarantine);
+        let attested =
+            |stated: RegistrationAttested| ((stated.ca_fingerprint, stated.account.clone()), stated);
         Self {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
+            attested: checkpoint.attested.into_iter().map(attested).collect(),
         }
     }
 
@@ -71,6 +80,7 @@ impl Books {
             orders: self.orders.values().map(tally).collect(),
             quarantined: self.quarantined.iter().map(aside).collect(),
             open: self.open.keys().map(ToString::to_string).collect(),
+            attested: self.attested.values().cloned().collect(),
         }
     }
 
@@ -83,6 +93,9 @@ impl Books {
         match record {
             Record::OrderOpened(opened) => {
                 self.orders.insert(opened.order.clone(), Order { opened, passed: 0 });
+            }
+            Record::RegistrationAttested(stated) => {
+                self.attested.insert((stated.ca_fingerprint, stated.account.clone()), stated);
             }
             Record::UnitReleased(released) => {
                 self.quarantined.remove(&released.serial);
@@ -131,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        record::{ChipSeen, RunClosed, StepPassed, StepStarted, UnitReleased},
+        record::{ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted, UnitReleased},
         step::Step,
     };
 
@@ -175,6 +188,14 @@ mod tests {
         let id = run(4).run;
         vec![
             Record::OrderOpened(order),
+            Record::RegistrationAttested(RegistrationAttested {
+                command: Uuid::nil(),
+                ca_fingerprint: [1; 32],
+                account: "acme".to_owned(),
+                registered: true,
+                statement: "uploaded".to_owned(),
+                time: SystemTime::UNIX_EPOCH,
+            }),
             Record::RunOpened(run(4)),
             Record::RunOpened(run(1)),
             closed(1, Outcome::Pass, None),
@@ -186,6 +207,7 @@ mod tests {
                 command: Uuid::nil(),
                 serial: run(2).serial,
                 reason: "repaired".to_owned(),
+                reworked: true,
             }),
             Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),

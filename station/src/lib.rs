@@ -4,24 +4,30 @@
 //! reads top to bottom.
 
 pub mod app;
+pub mod attestations;
 pub mod books;
+pub mod callers;
 pub mod certificate;
 pub mod commands;
 pub mod config;
 pub mod contact;
 pub mod events;
 pub mod health;
+pub mod history;
 pub mod key;
 pub mod listing;
 pub mod nest;
 pub mod orders;
 pub mod phase;
+pub mod place;
+pub mod preflight;
 pub mod provenance;
 pub mod recipe;
 pub mod record;
 pub mod recovery;
 pub mod results;
 pub mod rig;
+pub mod role;
 pub mod rpc;
 pub mod signatures;
 pub mod signer;
@@ -30,3 +36,4 @@ pub mod telemetry;
 pub mod unit_list;
 pub mod units;
 pub mod upkeep;
+pub mod yields;

@@ -12,6 +12,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     commands::{Commands, Turn},
     config::NestSettings,
@@ -50,6 +51,8 @@ pub struct Shared {
     pub units: Units,
     /// The open orders.
     pub orders: Orders,
+    /// Which CAs are registered where.
+    pub attestations: Attestations,
     /// The commands that were carried out.
     pub commands: Commands,
     /// What products need.
@@ -345,6 +348,7 @@ impl Keeper {
             Unit { product: &recipe.name, order: &start.order, serial: &start.serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
+        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run: start.run,

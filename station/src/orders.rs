@@ -17,8 +17,10 @@ use factory_proto::{
 use tokio::{sync::Notify, time::timeout};
 
 use crate::{
+    attestations::{Attestations, NotAttested},
     books::{Books, Order},
     commands::{Turn, to_the_end},
+    history::Past,
     recipe::template::Values,
     record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
@@ -105,6 +107,9 @@ pub enum OrderError {
     /// The signer does not follow the order, or could not be asked.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// Devices with certificates of its CA would be refused by their platform.
+    #[error(transparent)]
+    NotAttested(#[from] NotAttested),
     /// The signed order is for something else.
     #[error("signed_order is for {signed}, not for {wanted}")]
     OtherOrder {
@@ -113,9 +118,22 @@ pub enum OrderError {
         /// What was to be opened.
         wanted: String,
     },
+    /// It failed, and was tested again as often as may be.
+    #[error(
+        "unit {serial} failed, and was tested again {retests} times without being changed, as often as its recipe allows; \
+         have an engineer see to it and release it"
+    )]
+    Exhausted {
+        /// Which unit.
+        serial: Serial,
+        /// How often.
+        retests: u32,
+    },
     /// There is nothing to release.
-    #[error("unit {0} is not in quarantine at this station")]
-    NotQuarantined(Serial),
+    #[error(
+        "unit {0} is not in quarantine at this station, and its last run did not fail: nothing keeps it from a start"
+    )]
+    NothingToRelease(Serial),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
@@ -125,6 +143,7 @@ pub enum OrderError {
 #[derive(Clone)]
 pub struct Orders {
     units: Units,
+    attestations: Attestations,
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
     lists: Arc<Path>,
@@ -143,16 +162,18 @@ struct State {
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
-    pub fn new(units: Units, books: Books, lists: &Path) -> Self {
+    pub fn new(units: Units, attestations: Attestations, books: Books, lists: &Path) -> Self {
         let Books { orders, quarantined, .. } = books;
         let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
         let state = Arc::new(Mutex::new(state));
-        Self { units, state, lists: lists.into(), left: Arc::default(), opening: Arc::default() }
+        let (lists, left) = (lists.into(), Arc::default());
+        Self { units, attestations, state, lists, left, opening: Arc::default() }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
     /// The signer must follow it first: `signed` is how the brand owner signed it. `list` is the one whose digest
-    /// `wanted` has. May be given up while the signer is asked; from then on it goes to its end.
+    /// `wanted` has. Its CA must be registered with `account`, or with any where that is absent. May be given up while the
+    /// signer is asked; from then on it goes to its end.
     pub async fn open(
         &self,
         turn: Turn,
@@ -160,11 +181,14 @@ impl Orders {
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
+        account: Option<&str>,
     ) -> Result<Order, OrderError> {
         if turn.is_again() {
             return self.find(&wanted.order);
         }
-        check_signed(&wanted, &signer.open_order(signed).await?)?;
+        let ordered = signer.open_order(signed).await?;
+        check_signed(&wanted, &ordered)?;
+        self.attestations.check(&ordered.ca_fingerprint, account)?;
         let (orders, alone) = (self.clone(), self.opening.clone().lock_owned().await);
         to_the_end(async move {
             let opened = orders.open_signed(&turn, wanted, list).await;
@@ -286,7 +310,19 @@ impl Orders {
         self.lock().quarantined.insert(serial, quarantine);
     }
 
-    /// Lets a quarantined unit be started again, durably. The same command once more changes nothing.
+    /// Says whether a unit may be tested again: it did not fail, or was not tested `limit` times since.
+    ///
+    /// # Errors
+    /// [`OrderError::Exhausted`]
+    pub fn check_retests(&self, serial: &Serial, limit: u32) -> Result<(), OrderError> {
+        let history = self.units.history(serial, None)?;
+        if history.is_exhausted(limit) {
+            return Err(OrderError::Exhausted { serial: serial.clone(), retests: history.retests });
+        }
+        Ok(())
+    }
+
+    /// Lets a unit be started again that was set aside or failed, durably. The same command once more changes nothing.
     pub async fn release(&self, turn: &Turn, released: UnitReleased) -> Result<(), OrderError> {
         self.settled(&released.serial).await?;
         let _alone = self.opening.lock().await;
@@ -294,8 +330,9 @@ impl Orders {
             turn.commit(None).await?;
             return Ok(());
         }
-        if !self.lock().quarantined.contains_key(&released.serial) {
-            return Err(OrderError::NotQuarantined(released.serial));
+        let failed = self.units.history(&released.serial, None)?.past == Past::Failed;
+        if !failed && !self.lock().quarantined.contains_key(&released.serial) {
+            return Err(OrderError::NothingToRelease(released.serial));
         }
         turn.commit(Some(Record::UnitReleased(released.clone()))).await?;
         self.lock().quarantined.remove(&released.serial);

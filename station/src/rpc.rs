@@ -21,6 +21,7 @@ use crate::{
     commands::to_the_end,
     health::{self, parts::Parts},
     nest::{Nest, Shared, Start},
+    preflight,
     provenance::Trouble,
     recipe::{Recipe, template},
     record::{OrderOpened, RunId},
@@ -28,8 +29,11 @@ use crate::{
     units::Unit,
 };
 
+pub mod access;
+mod audit;
 pub mod command;
-pub mod limits;
+pub mod deadline;
+mod frame;
 pub mod page;
 pub mod refusal;
 pub mod watch;
@@ -76,9 +80,15 @@ impl station_server::Station for StationService {
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
         };
+        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(refused)? {
+            let refusal = Refusal::of(ErrorReason::StationNotReady);
+            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
+        }
         let Shared { orders, signer, commands, .. } = &self.shared;
+        let account = recipe.provision.connection.account();
         let turn = commands.begin(open.command).await.map_err(refused)?;
-        let order = orders.open(turn, order, open.units, &open.signed, signer).await.map_err(refused)?;
+        let order = orders.open(turn, order, open.units, &open.signed, signer, account).await;
+        let order = order.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -172,6 +182,43 @@ impl station_server::Station for StationService {
         }))
     }
 
+    async fn attest_registration(
+        &self,
+        request: Request<messages::AttestRegistrationRequest>,
+    ) -> Answer<messages::AttestRegistrationResponse> {
+        let (command, stated) = command::attest(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+            let attestations = self.shared.attestations.clone();
+            to_the_end(async move { attestations.attest(&turn, stated).await }).await.map_err(refused)?;
+        }
+        Ok(Response::new(messages::AttestRegistrationResponse {}))
+    }
+
+    async fn run_preflight(
+        &self,
+        _: Request<messages::RunPreflightRequest>,
+    ) -> Answer<messages::RunPreflightResponse> {
+        let checks = preflight::look(&self.shared, self.nests.values()).await.map_err(refused)?;
+        let attested = self.shared.attestations.list();
+        Ok(Response::new(messages::RunPreflightResponse {
+            checks: checks.into_iter().map(wire::check).collect(),
+            registrations: attested.iter().map(wire::registration).collect(),
+        }))
+    }
+
+    async fn get_yields(
+        &self,
+        request: Request<messages::GetYieldsRequest>,
+    ) -> Answer<messages::GetYieldsResponse> {
+        let asked = command::yields(request.into_inner())?;
+        let (journal, units) = (self.shared.journal.clone(), self.shared.units.clone());
+        let survey = spawn_blocking(move || asked.survey(&journal, &units)).await;
+        let survey = survey.map_err(|_| Status::internal("the runs could not be looked at"))?;
+        Ok(Response::new(wire::yields(&survey.map_err(refused)?)))
+    }
+
     type WatchEventsStream =
         Pin<Box<dyn Stream<Item = Result<messages::WatchEventsResponse, Status>> + Send>>;
 
@@ -190,7 +237,7 @@ impl station_server::Station for StationService {
 
     async fn describe_station(
         &self,
-        _: Request<messages::DescribeStationRequest>,
+        request: Request<messages::DescribeStationRequest>,
     ) -> Answer<messages::DescribeStationResponse> {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
@@ -217,6 +264,26 @@ impl station_server::Station for StationService {
             started: Some(self.started.into()),
             parts: self.parts.all().into_iter().map(wire::part).collect(),
             last_sequence: self.shared.journal.last().get(),
+            caller: request.extensions().get().map(wire::caller),
+        }))
+    }
+
+    async fn list_audit_records(
+        &self,
+        request: Request<messages::ListAuditRecordsRequest>,
+    ) -> Answer<messages::ListAuditRecordsResponse> {
+        let list = command::ListAudit::try_from(request.into_inner())?;
+        let journal = self.shared.journal.clone();
+        // Goes through the log, as far as it must.
+        let page = spawn_blocking(move || audit::page(&journal, &list)).await;
+        let page = page.map_err(|_| Status::internal("the station failed; its log says why"))?;
+        let (records, next) = page.map_err(refused)?;
+        Ok(Response::new(messages::ListAuditRecordsResponse {
+            records: records
+                .into_iter()
+                .map(|(sequence, audited)| wire::audited(sequence, audited))
+                .collect(),
+            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
     }
 }

@@ -6,7 +6,10 @@ use factory_journal::{Entry, Journal, JournalError, Sequence};
 use factory_proto::{ids::Serial, outcome::Outcome};
 use uuid::Uuid;
 
-use crate::record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed};
+use crate::{
+    history::History,
+    record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
+};
 
 /// A run as far as it has come.
 #[derive(Debug, Clone)]
@@ -90,6 +93,20 @@ impl Units {
             |record| if let Record::UnitDisposed(disposed) = record { Some(disposed) } else { None };
         let mut all = self.about(serial)?.filter_map(|record| record.map(disposed).transpose());
         all.try_fold(None, |_, disposed| Ok(Some(disposed?)))
+    }
+
+    /// What a unit went through, as the records up to and without `before` tell; all of them where that is absent.
+    pub fn history(&self, serial: &Serial, before: Option<Sequence>) -> Result<History, JournalError> {
+        let mut history = History::default();
+        for sequence in self.0.by_unit(serial.as_str())? {
+            if before.is_some_and(|before| sequence >= before) {
+                break;
+            }
+            if let Some(entry) = self.0.get(sequence)? {
+                history.learn(&entry.record);
+            }
+        }
+        Ok(history)
     }
 
     fn any_about(&self, serial: &Serial, is_it: impl Fn(Record) -> bool) -> Result<bool, JournalError> {

@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::Context as _;
 use factory_proto::station::{
-    DisposeUnitRequest, Disposition, GetUnitRequest, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit,
-    WatchEventsRequest, WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
+    AttestRegistrationRequest, DisposeUnitRequest, Disposition, GetUnitRequest, OpenWorkOrderRequest,
+    Outcome, StartUnitRequest, Unit, WatchEventsRequest, WatchEventsResponse, station_client::StationClient,
+    watch_events_response::Event,
 };
+use sha2::{Digest, Sha256};
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
@@ -66,7 +68,7 @@ pub async fn make(
     boards: Vec<Assembly>,
     mut show: impl FnMut(&WatchEventsResponse),
 ) -> anyhow::Result<()> {
-    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let mut station = rig.connect().await?;
     open(rig, &mut station, order, u32::try_from(boards.len())?).await?;
 
     let mut waiting: VecDeque<Assembly> = boards.into();
@@ -93,13 +95,32 @@ pub async fn make(
     }
 }
 
-/// Opens a work order for the rig's recipe; the brand owner has signed it.
+/// The account that the rig's devices are claimed in.
+const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+
+/// Says that the rig's CA is registered, as who has uploaded it would.
+pub async fn attest(rig: &Rig, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+    let ca = fs::read(rig.ca_certificate())?;
+    let (_, ca) = x509_parser::pem::parse_x509_pem(&ca)?;
+    let request = AttestRegistrationRequest {
+        command_id: Uuid::now_v7().to_string(),
+        ca_fingerprint: Sha256::digest(&ca.contents).to_vec(),
+        account_id: ACCOUNT.to_owned(),
+        registered: true,
+        statement: "uploaded by the rig".to_owned(),
+    };
+    station.attest_registration(request).await?;
+    Ok(())
+}
+
+/// Opens a work order for the rig's recipe; the brand owner has signed it, and its CA is registered.
 pub async fn open(
     rig: &Rig,
     station: &mut StationClient<Channel>,
     order: &str,
     quantity: u32,
 ) -> anyhow::Result<()> {
+    attest(rig, station).await?;
     let request = OpenWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),

@@ -20,8 +20,9 @@ use crate::{
     commands::{Command, Contents},
     listing::Selection,
     recipe::template::Values,
-    record::{RunId, UnitDisposed, UnitReleased},
+    record::{RegistrationAttested, RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
+    yields::survey::Asked,
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
@@ -65,12 +66,37 @@ impl Fields {
     }
 
     fn reason(&mut self, reason: String) -> Option<String> {
-        let length = reason.chars().count();
-        let short = (length <= LONGEST_REASON).then_some(reason);
+        self.short("reason", reason)
+    }
+
+    /// What people say.
+    fn short(&mut self, name: &str, text: String) -> Option<String> {
+        let length = text.chars().count();
+        let short = (length <= LONGEST_REASON).then_some(text);
         self.check(
-            "reason",
+            name,
             short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
         )
+    }
+
+    fn page(&mut self, size: u32, token: &str) -> Option<Page> {
+        let from = match token {
+            "" => Some(Sequence::START),
+            token => {
+                let from = token.parse::<u64>().ok().map(Sequence::from);
+                self.check("page_token", from.ok_or("is not from an answer of this station"))
+            }
+        };
+        let size = self.page_size(size);
+        Some(Page { from: from?, size: size? })
+    }
+
+    fn page_size(&mut self, size: u32) -> Option<usize> {
+        let size = match size {
+            0 => Some(100),
+            size => self.range("page_size", size, 1, LARGEST_PAGE),
+        };
+        usize::try_from(size?).ok()
     }
 
     /// The command, or INVALID_ARGUMENT with all complaints. A part is missing only after a complaint.
@@ -182,9 +208,10 @@ pub fn release(mut request: messages::ReleaseUnitRequest) -> Result<(Command, Un
         fields.check::<()>("reason", Err("must say what was done to the unit"));
     }
     let reason = fields.reason(request.reason);
+    let reworked = request.reworked;
     let release = || {
         let command = command?;
-        let released = UnitReleased { command: command.id, serial: serial?, reason: reason? };
+        let released = UnitReleased { command: command.id, serial: serial?, reason: reason?, reworked };
         Some((command, released))
     };
     fields.finish(release())
@@ -225,15 +252,9 @@ impl TryFrom<messages::ListUnitsRequest> for List {
             "" => Some(Sequence::START),
             token => fields.check("page_token", digest.begins(token)),
         };
-        let size = match request.page_size {
-            0 => Some(100),
-            size => fields.range("page_size", size, 1, LARGEST_PAGE),
-        };
+        let size = fields.page_size(request.page_size);
         let selection = selection(&mut fields, &request);
-        let list = || {
-            let size = usize::try_from(size?).ok()?;
-            Some(Self { selection: selection?, digest, from: from?, size })
-        };
+        let list = || Some(Self { selection: selection?, digest, from: from?, size: size? });
         fields.finish(list())
     }
 }
@@ -265,6 +286,84 @@ fn selection(fields: &mut Fields, request: &messages::ListUnitsRequest) -> Optio
         started_from: started_from?,
         started_before: started_before?,
     })
+}
+
+/// Part of a list.
+pub struct Page {
+    /// From this record on.
+    pub from: Sequence,
+    /// At most so many.
+    pub size: usize,
+}
+
+/// A page of audited calls.
+pub struct ListAudit {
+    /// Which part.
+    pub page: Page,
+    /// Only those kept since then.
+    pub since: Option<SystemTime>,
+}
+
+impl TryFrom<messages::ListAuditRecordsRequest> for ListAudit {
+    type Error = Status;
+    fn try_from(request: messages::ListAuditRecordsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let page = fields.page(request.page_size, &request.page_token);
+        let since = request.since.map(SystemTime::try_from).transpose();
+        let since = fields.check("since", since);
+        let list = || Some(Self { page: page?, since: since? });
+        fields.finish(list())
+    }
+}
+
+/// What is stated of a CA's registration.
+pub fn attest(
+    mut request: messages::AttestRegistrationRequest,
+) -> Result<(Command, RegistrationAttested), Status> {
+    let mut fields = Fields::default();
+    let command = fields.command(&mut request);
+    let ca_fingerprint = <[u8; 32]>::try_from(request.ca_fingerprint);
+    let ca_fingerprint = fields.check(
+        "ca_fingerprint",
+        ca_fingerprint.map_err(|it| format!("has {} bytes, must have 32", it.len())),
+    );
+    let is_account =
+        |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let account = Some(request.account_id).filter(|text| is_account(text));
+    let account = fields.check("account_id", account.ok_or("must be 1 to 64 letters and digits"));
+    if request.statement.trim().is_empty() {
+        fields.check::<()>("statement", Err("must say how that is known"));
+    }
+    let statement = fields.short("statement", request.statement);
+    let registered = request.registered;
+    let time = SystemTime::now();
+    let stated = || {
+        let command = command?;
+        let stated = RegistrationAttested {
+            command: command.id,
+            ca_fingerprint: ca_fingerprint?,
+            account: account?,
+            registered,
+            statement: statement?,
+            time,
+        };
+        Some((command, stated))
+    };
+    fields.finish(stated())
+}
+
+/// Which runs' yields.
+pub fn yields(request: messages::GetYieldsRequest) -> Result<Asked, Status> {
+    let mut fields = Fields::default();
+    let order = fields.optional("work_order", &request.work_order);
+    let nest = fields.optional("nest", &request.nest);
+    let from = fields.time("ended_from", request.ended_from.as_ref());
+    let to = fields.time("ended_before", request.ended_before.as_ref());
+    if request.work_order.is_empty() && request.ended_from.is_none() {
+        fields.check::<()>("ended_from", Err("is missing: give it, or a work_order"));
+    }
+    let asked = || Some(Asked { order: order?, nest: nest?, from: from?, to: to? });
+    fields.finish(asked())
 }
 
 impl TryFrom<messages::WatchEventsRequest> for Wanted {

@@ -120,11 +120,13 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::OrderFull => (Code::ResourceExhausted, None),
         R::OrderNotAsSigned => (Code::FailedPrecondition, None),
         R::OrderListUnusable => (Code::FailedPrecondition, None),
+        R::RegistrationNotAttested => (Code::FailedPrecondition, None),
         R::UnitUnknown => (Code::NotFound, None),
         R::UnitPassed => (Code::FailedPrecondition, None),
         R::UnitRunning => (Code::FailedPrecondition, after(5)),
         R::UnitQuarantined => (Code::FailedPrecondition, None),
-        R::UnitNotQuarantined => (Code::NotFound, None),
+        R::UnitNotHeld => (Code::NotFound, None),
+        R::UnitExhausted => (Code::FailedPrecondition, None),
         R::UnitScrapped => (Code::FailedPrecondition, None),
         R::UnitNotPassed => (Code::FailedPrecondition, None),
         R::UnitNotListed => (Code::FailedPrecondition, None),
@@ -142,6 +144,10 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::JournalFailed => (Code::Internal, None),
         R::SequenceBeyondLog => (Code::OutOfRange, None),
         R::TooManyWatchers => (Code::ResourceExhausted, after(30)),
+        R::RoleMissing => (Code::PermissionDenied, None),
+        R::MethodUnknown => (Code::Unimplemented, None),
+        R::MessageTooLarge => (Code::ResourceExhausted, None),
+        R::StationNotReady => (Code::FailedPrecondition, None),
         R::ShuttingDown => (Code::Unavailable, after(5)),
     }
 }
@@ -190,7 +196,9 @@ impl Refused for OrderError {
             Self::UnitList(error) => error.refusal(),
             Self::Signer(error) => error.refusal(),
             Self::OtherOrder { .. } => Refusal::of(R::OrderNotAsSigned),
-            Self::NotQuarantined(serial) => Refusal::of(R::UnitNotQuarantined).about("serial", serial),
+            Self::NothingToRelease(serial) => Refusal::of(R::UnitNotHeld).about("serial", serial),
+            Self::Exhausted { serial, .. } => Refusal::of(R::UnitExhausted).about("serial", serial),
+            Self::NotAttested(_) => Refusal::of(R::RegistrationNotAttested),
             Self::Journal(error) => error.refusal(),
         }
     }

@@ -199,7 +199,11 @@ impl Watcher {
             },
             Record::UnitReleased(released) => self.of_unit(&released.serial, entry.sequence).await,
             Record::UnitDisposed(disposed) => self.of_unit(&disposed.serial, entry.sequence).await,
-            Record::Checkpoint(_) | Record::HeadSigned(_) | Record::CommandDone(_) => Ok(About::default()),
+            Record::Checkpoint(_)
+            | Record::HeadSigned(_)
+            | Record::RegistrationAttested(_)
+            | Record::CommandDone(_)
+            | Record::CallAudited(_) => Ok(About::default()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Records in the words of the wire. Nothing else in the station knows both.
 
-use factory_journal::Entry;
+use factory_journal::{Entry, Sequence};
 use factory_proto::{
     ids::NestName,
     outcome::Outcome,
@@ -10,16 +10,39 @@ use prost_types::{Duration, Timestamp};
 
 use crate::{
     books::Order,
+    callers::Caller,
     health::parts::Part,
+    preflight::Check,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
-        RunClosed, RunOpened, StepEnded, Stopped,
+        CallAudited, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, RegistrationAttested,
+        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
 };
 
 pub mod event;
+mod yields;
+
+pub use yields::yields;
+
+/// What was looked at before the line runs.
+pub fn check(check: Check) -> wire::PreflightCheck {
+    let ok = check.found.is_ok();
+    let (Ok(finding) | Err(finding)) = check.found;
+    wire::PreflightCheck { name: check.name, ok, finding }
+}
+
+/// What was attested of a CA.
+pub fn registration(stated: &RegistrationAttested) -> wire::Registration {
+    wire::Registration {
+        ca_fingerprint: stated.ca_fingerprint.to_vec(),
+        account_id: stated.account.clone(),
+        registered: stated.registered,
+        statement: stated.statement.clone(),
+        time: Some(stated.time.into()),
+    }
+}
 
 /// A run with its result.
 pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {
@@ -52,6 +75,36 @@ pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
         sequence: refused.sequence,
         run_id: refused.run.map_or_else(String::new, |run| run.to_string()),
         reason: refused.reason.clone(),
+    }
+}
+
+/// Who calls.
+pub fn caller(caller: &Caller) -> wire::CallerDescription {
+    wire::CallerDescription {
+        caller: caller.name().to_owned(),
+        roles: caller.roles().iter().map(|role| role.to_string()).collect(),
+    }
+}
+
+/// A call that was kept.
+pub fn audited(sequence: Sequence, audited: CallAudited) -> wire::AuditRecord {
+    let about = audited.about;
+    wire::AuditRecord {
+        sequence: sequence.get(),
+        time: Some(audited.time.into()),
+        caller: audited.caller,
+        roles: audited.roles,
+        from: audited.from,
+        method: audited.method,
+        command_id: about.command.unwrap_or_default(),
+        work_order: about.order.unwrap_or_default(),
+        serial: about.serial.unwrap_or_default(),
+        nest: about.nest.unwrap_or_default(),
+        run_id: about.run.unwrap_or_default(),
+        recipe: about.recipe.unwrap_or_default(),
+        code: audited.code,
+        reason: audited.reason,
+        turned_away: audited.turned_away,
     }
 }
 

@@ -9,6 +9,9 @@ use crate::connect::refused;
 pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let answer = station.describe_station(DescribeStationRequest {}).await.map_err(refused)?.into_inner();
     println!("station {} {}", answer.station, answer.version);
+    if let Some(caller) = answer.caller {
+        println!("you are taken for {}, whose roles are {}", caller.caller, caller.roles.join(", "));
+    }
     println!("station file: SHA-256 {}", HEXLOWER.encode(&answer.configuration_digest));
     println!("last record of the log: {}", answer.last_sequence);
     let since = answer.oldest_unacknowledged.and_then(|time| SystemTime::try_from(time).ok());

@@ -2,25 +2,27 @@
 
 use clap::{Parser, Subcommand};
 
+mod audit;
 mod connect;
 mod describe;
 mod fcc;
 mod import;
 mod journal;
 mod order;
+mod preflight;
 mod provenance;
 mod recipe;
 mod unit;
 mod values;
 mod watch;
+mod yields;
 
 /// Talks to a factory station.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The station: the path of its socket, or an address as in http://127.0.0.1:7400.
-    #[arg(long, default_value = "/run/factory-station/station.sock")]
-    station: String,
+    #[command(flatten)]
+    reach: connect::Reach,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -29,13 +31,17 @@ struct Arguments {
 enum Verb {
     /// Shows nests, work orders, recipes and the backlog of results.
     Describe,
+    /// Looks at all that must be right before the line runs, and says what is not.
+    Preflight(preflight::Preflight),
+    /// Says that a device CA is registered with an account; no work order opens before that.
+    Attest(preflight::Attest),
     /// Opens a work order.
     Open(order::Open),
     /// Starts the unit that lies in a nest, and prints its run's id.
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
     Abort(unit::Abort),
-    /// Lets a quarantined unit be started again, after an engineer has seen to it.
+    /// Lets a unit be started again, after an engineer has seen to it: one in quarantine, or one that failed too often.
     Release(unit::Release),
     /// Says what became of a unit in the end: shipped, quarantined, or scrapped for good.
     Dispose(unit::Dispose),
@@ -43,6 +49,10 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Shows yields, where units are lost, and how long steps take.
+    Yield(yields::Yield),
+    /// Lists the calls that changed something, or would have: who, what, from where, and what came of it.
+    Audit(audit::Audit),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
@@ -61,9 +71,11 @@ enum Verb {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let station = || connect::station(&arguments.station);
+    let station = || arguments.reach.station();
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
+        Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
+        Verb::Attest(attest) => attest.run(&mut station().await?).await,
         Verb::Open(open) => open.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
@@ -71,7 +83,9 @@ async fn main() -> anyhow::Result<()> {
         Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
+        Verb::Yield(asked) => asked.run(&mut station().await?).await,
         Verb::Watch(watch) => watch.run(&mut station().await?).await,
+        Verb::Audit(audit) => audit.run(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Fcc(verb) => fcc::run(verb).await,

@@ -95,6 +95,11 @@ fn text(event: &Event) -> String {
             let report = refused.report.clone().unwrap_or_default();
             format!("report {} set aside: {}", report.sequence, report.reason)
         }
+        Event::RegistrationAttested(stated) => {
+            let not = if stated.registered { "" } else { "not " };
+            format!("CA attested to be {not}registered with account {}", stated.account_id)
+        }
+        Event::CallAudited(call) => format!("call of {}, status {}", call.method, call.code),
         Event::CommandDone(done) => format!("{} carried out, command {}", done.call, done.command_id),
         Event::CheckpointMade(made) => format!("checkpoint up to {}", made.covers),
     }
@@ -139,6 +144,8 @@ fn name(event: &Event) -> &'static str {
         Event::UnitDisposed(_) => "unit_disposed",
         Event::HeadSigned(_) => "head_signed",
         Event::ReportRefused(_) => "report_refused",
+        Event::RegistrationAttested(_) => "registration_attested",
+        Event::CallAudited(_) => "call_audited",
         Event::CommandDone(_) => "command_done",
         Event::CheckpointMade(_) => "checkpoint_made",
     }

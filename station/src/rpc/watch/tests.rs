@@ -97,7 +97,12 @@ fn record(kind: u8, number: u8) -> Record {
         5 => Record::ChipSeen(ChipSeen { run: run_id, chip: vec![number] }),
         6 => Record::ReportRefused(ReportRefused { sequence: 1, run: Some(run_id), reason: String::new() }),
         7 => Record::HeadSigned(HeadSigned { statement: vec![], signature: vec![], certificates: vec![] }),
-        _ => Record::UnitReleased(UnitReleased { command: Uuid::nil(), serial, reason: String::new() }),
+        _ => Record::UnitReleased(UnitReleased {
+            command: Uuid::nil(),
+            serial,
+            reason: String::new(),
+            reworked: false,
+        }),
     }
 }
 

@@ -97,9 +97,16 @@ fn record(record: &Record) -> (EventKind, Told) {
             (EventKind::Run, Told::RunResumed(wire::RunResumed { resumption }))
         }
         Record::RunClosed(closed) => (EventKind::Run, Told::RunClosed(run_closed(closed))),
+        Record::CallAudited(audited) => {
+            let (method, code) = (audited.method.clone(), audited.code);
+            (EventKind::Log, Told::CallAudited(wire::CallAudited { method, code }))
+        }
+        Record::RegistrationAttested(stated) => {
+            (EventKind::Order, Told::RegistrationAttested(super::registration(stated)))
+        }
         Record::UnitReleased(released) => {
-            let reason = released.reason.clone();
-            (EventKind::Unit, Told::UnitReleased(wire::UnitReleased { reason }))
+            let (reason, reworked) = (released.reason.clone(), released.reworked);
+            (EventKind::Unit, Told::UnitReleased(wire::UnitReleased { reason, reworked }))
         }
         Record::UnitDisposed(disposed) => {
             let disposition = wire::Disposition::from(disposed.disposition).into();

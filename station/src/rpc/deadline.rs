@@ -1,5 +1,4 @@
-//! What a client may ask of the server, whatever the call: how long its messages are, how many calls it has under way, and
-//! until when it waits. Knows of calls only their names.
+//! Ends calls when their time is up. Knows of calls nothing.
 
 use std::{
     convert::Infallible,
@@ -9,82 +8,39 @@ use std::{
     time::Duration,
 };
 
-use factory_proto::station::station_server::{Station, StationServer};
 use tokio::time::timeout;
 use tonic::{
     Status,
     body::Body,
     codegen::{Service, http},
     server::NamedService,
-    transport::Server,
 };
 
-use crate::unit_list;
+/// A service whose calls end with DEADLINE_EXCEEDED when their time is up.
+#[derive(Clone)]
+pub struct Timely<S>(pub S);
 
-/// A command is small.
-const LARGEST_MESSAGE: usize = 64 * 1024;
-/// Those that bring a file with them.
-const LARGE: [(&str, usize); 1] =
-    [("/factory.station.v1.Station/OpenWorkOrder", unit_list::LONGEST + LARGEST_MESSAGE)];
-/// Calls that one connection has under way, streams of events included.
-const MOST_CALLS: u32 = 128;
-/// gRPC's own clients send no more.
-const LARGEST_HEADERS: u32 = 16 * 1024;
-const KEEPALIVE: Duration = Duration::from_secs(30);
-/// A client that does not answer for so long is gone.
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(20);
-
-/// A server that keeps to them.
-pub fn server() -> Server {
-    Server::builder()
-        .max_concurrent_streams(MOST_CALLS)
-        .http2_max_header_list_size(LARGEST_HEADERS)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+impl<S: NamedService> NamedService for Timely<S> {
+    const NAME: &'static str = S::NAME;
 }
 
-/// A service with a limit for the messages of each call; ends calls with DEADLINE_EXCEEDED when their time is up.
-pub struct Limited<S> {
-    small: StationServer<S>,
-    /// By the calls' paths.
-    large: Vec<(&'static str, StationServer<S>)>,
-}
-
-impl<S: Station + Clone> Limited<S> {
-    /// Sets the limits of a service.
-    pub fn new(service: S) -> Self {
-        let limited = |bytes| StationServer::new(service.clone()).max_decoding_message_size(bytes);
-        let large = LARGE.map(|(path, bytes)| (path, limited(bytes))).into();
-        Self { small: limited(LARGEST_MESSAGE), large }
-    }
-}
-
-impl<S> Clone for Limited<S> {
-    fn clone(&self) -> Self {
-        Self { small: self.small.clone(), large: self.large.clone() }
-    }
-}
-
-impl<S> NamedService for Limited<S> {
-    const NAME: &'static str = StationServer::<S>::NAME;
-}
-
-impl<S: Station> Service<http::Request<Body>> for Limited<S> {
+impl<S> Service<http::Request<Body>> for Timely<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(context)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let large = self.large.iter_mut().find(|(call, _)| *call == path);
-        let service = large.map_or(&mut self.small, |(_, service)| service);
         let wait = deadline(request.headers());
-        let answer = service.call(request);
-        let Some(wait) = wait else { return answer };
+        let answer = self.0.call(request);
+        let Some(wait) = wait else { return Box::pin(answer) };
         // tonic ends the call at the same time, but says CANCELLED.
         let bounded = timeout(wait, answer);
         Box::pin(async move { bounded.await.unwrap_or_else(|_| Ok(late().into_http())) })
