@@ -4,12 +4,13 @@ use std::{fs, path::Path, time::Duration};
 
 use factory_hil_tests::{
     mes::line::{self, Assembly},
-    rig::{RECIPE, Rig, free_address},
+    rig::{RECIPE, Rig, Simulator, free_address},
 };
 use factory_proto::station::{
-    AbortUnitRequest, DisposeUnitRequest, Disposition, OpenWorkOrderRequest, ReleaseUnitRequest,
-    StartUnitRequest, station_client::StationClient,
+    AbortUnitRequest, DisposeUnitRequest, Disposition, ListUnitsRequest, OpenWorkOrderRequest,
+    ReleaseUnitRequest, StartUnitRequest, station_client::StationClient,
 };
+use nix::sys::signal::Signal;
 use tokio::{net::UnixListener, time::timeout};
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -170,5 +171,36 @@ async fn a_call_that_is_given_up_while_the_signer_says_nothing_leaves_nothing_be
     rig.start_signer()?;
     let opened = station.open_work_order(order).await?.into_inner();
     assert_eq!(opened.work_order.map(|order| order.work_order).as_deref(), Some("WO-1"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_that_nobody_waits_for_any_more_is_not_begun() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let programs = Path::new(env!("CARGO_BIN_EXE_sim-target")).parent().expect("a program lies in a folder");
+    let mut rig = Rig::build(folder.path(), programs, &["A"], &format!("http://{}", free_address()?))?;
+    rig.start_signer()?;
+    // The station looks at its instruments first, and one of them is slow.
+    let reader = rig.simulator("A", Simulator::Reader)?;
+    reader.signal(Signal::SIGSTOP)?;
+    rig.start_station()?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::open(&rig, &mut station, "WO-1", 9).await?;
+    let start = |number: u128| StartUnitRequest {
+        command_id: Uuid::from_u128(number).to_string(),
+        work_order: "WO-1".to_owned(),
+        serial: format!("SN{number:04}"),
+        nest: "A".to_owned(),
+        ..StartUnitRequest::default()
+    };
+    let mut request = Request::new(start(1));
+    request.set_timeout(Duration::from_millis(300));
+    let late = station.start_unit(request).await.expect_err("the reader is slow");
+    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late}");
+    reader.signal(Signal::SIGCONT)?;
+    line::lay(&rig, "A", &Assembly::sound(2))?;
+    station.start_unit(start(2)).await?;
+    let units = station.list_units(ListUnitsRequest::default()).await?.into_inner().units;
+    assert_eq!(units.iter().map(|unit| unit.serial.as_str()).collect::<Vec<_>>(), ["SN0002"]);
     Ok(())
 }

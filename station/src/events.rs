@@ -46,7 +46,7 @@ pub enum About {
     /// Only its id is at hand.
     Id(RunId),
     /// What it began as.
-    Run(Box<RunOpened>),
+    Run(Arc<RunOpened>),
 }
 
 /// What happened.
@@ -159,7 +159,7 @@ impl Events {
             return;
         }
         let (time, after) = (SystemTime::now(), self.0.journal.last());
-        let run = run.map(|run| About::Run(Box::new(run.clone())));
+        let run = run.map(|run| About::Run(Arc::new(run.clone())));
         let event = Event { time, after, nest: nest.clone(), run, what };
         for inbox in watchers.iter() {
             inbox.put(event.clone());

@@ -354,7 +354,12 @@ impl Keeper {
         }
     }
 
+    /// Starts a unit, unless whoever wanted it has gone: then nothing is made durable that nobody is told of. Who goes only
+    /// later asks again, with the same command.
     async fn start(&mut self, start: Start, reply: Reply) {
+        if reply.is_closed() {
+            return;
+        }
         if let State::Checking(check) = &mut self.state
             && self.health.parked().is_none()
         {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use data_encoding::HEXLOWER;
@@ -12,6 +13,8 @@ use factory_proto::{
     disposition::Disposition,
     ids::{OrderId, RecipeName, Serial},
 };
+
+use tokio::{sync::Notify, time::timeout};
 
 use crate::{
     attestations::{Attestations, NotAttested},
@@ -24,6 +27,9 @@ use crate::{
     unit_list::{UnitList, UnitListError},
     units::Units,
 };
+
+/// A unit whose result is durable leaves its nest in a moment.
+const SETTLES: Duration = Duration::from_secs(2);
 
 /// Why an order or a unit of it is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +147,8 @@ pub struct Orders {
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
     lists: Arc<Path>,
+    /// Told when a unit has left its nest.
+    left: Arc<Notify>,
     // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
 }
@@ -158,7 +166,8 @@ impl Orders {
         let Books { orders, quarantined, .. } = books;
         let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
         let state = Arc::new(Mutex::new(state));
-        Self { units, attestations, state, lists: lists.into(), opening: Arc::default() }
+        let (lists, left) = (lists.into(), Arc::default());
+        Self { units, attestations, state, lists, left, opening: Arc::default() }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -292,7 +301,8 @@ impl Orders {
             return Err(OrderError::Full { order: run.order.clone(), passed, running, quantity });
         }
         state.running.insert(run.serial.clone(), (run.order.clone(), run.run));
-        Ok(Place { state: self.state.clone(), order: run.order.clone(), serial: run.serial.clone() })
+        let (state, left) = (self.state.clone(), self.left.clone());
+        Ok(Place { state, left, order: run.order.clone(), serial: run.serial.clone() })
     }
 
     /// A unit is set aside, as the journal says.
@@ -314,6 +324,7 @@ impl Orders {
 
     /// Lets a unit be started again that was set aside or failed, durably. The same command once more changes nothing.
     pub async fn release(&self, turn: &Turn, released: UnitReleased) -> Result<(), OrderError> {
+        self.settled(&released.serial).await?;
         let _alone = self.opening.lock().await;
         if self.units.was_released(&released.serial, released.command)? {
             turn.commit(None).await?;
@@ -335,6 +346,7 @@ impl Orders {
         disposed: UnitDisposed,
         signer: &Signer,
     ) -> Result<(), OrderError> {
+        self.settled(&disposed.serial).await?;
         let _alone = self.opening.lock().await;
         let UnitDisposed { command, serial, disposition } = &disposed;
         let before = self.units.disposition(serial)?;
@@ -360,6 +372,23 @@ impl Orders {
         }
         turn.commit(Some(Record::UnitDisposed(disposed))).await?;
         Ok(())
+    }
+
+    /// Waits while a unit has its result, and has not left its nest: a watcher may be told of the one before the other.
+    async fn settled(&self, serial: &Serial) -> Result<(), OrderError> {
+        let settles = async {
+            loop {
+                let left = self.left.notified();
+                let run = self.lock().running.get(serial).map(|(_, run)| *run);
+                match run {
+                    Some(run) if self.units.find(run)?.is_some_and(|unit| unit.closed.is_some()) => {
+                        left.await;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+        };
+        timeout(SETTLES, settles).await.unwrap_or(Ok(()))
     }
 
     /// All orders, by their ids.
@@ -400,6 +429,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 /// A unit's place in its order while it is in a nest; given back when dropped.
 pub struct Place {
     state: Arc<Mutex<State>>,
+    left: Arc<Notify>,
     order: OrderId,
     serial: Serial,
 }
@@ -421,5 +451,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.state).running.remove(&self.serial);
+        self.left.notify_waiters();
     }
 }

@@ -2,7 +2,7 @@
 //! branch on. Owns which error is which refusal; a new error is a line in its `match`, a new reason a line in
 //! `ErrorReason` of station.proto and one in [`terms`].
 
-use std::{collections::HashMap, fmt::Display, time::Duration};
+use std::{collections::HashMap, fmt::Display, io, time::Duration};
 
 use factory_journal::JournalError;
 use factory_proto::station::ErrorReason;
@@ -282,6 +282,8 @@ impl Refused for JournalError {
             Self::Damaged { .. } | Self::Lost { .. } | Self::Decode { .. } | Self::Newer { .. } => {
                 R::JournalDamaged
             }
+            // A segment was taken away, most likely to an archive elsewhere.
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => R::JournalDamaged,
             Self::Closed => R::ShuttingDown,
             Self::Io { .. }
             | Self::Locked { .. }

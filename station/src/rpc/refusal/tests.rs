@@ -83,6 +83,9 @@ fn an_error_says_its_reason_what_it_is_about_and_when_to_try_again() {
     let source = io::Error::other("gone");
     let io = JournalError::Io { act: "read", path: PathBuf::from("segment"), source };
     check(refused(io), "JOURNAL_FAILED", &[], None);
+    let source = io::Error::from(io::ErrorKind::NotFound);
+    let gone = JournalError::Io { act: "open", path: PathBuf::from("segment"), source };
+    check(refused(gone), "JOURNAL_DAMAGED", &[], None);
     let damaged = JournalError::Damaged { path: "s".into(), offset: 1, what: "it is not whole".to_owned() };
     check(refused(damaged), "JOURNAL_DAMAGED", &[], None);
 }

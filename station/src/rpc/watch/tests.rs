@@ -285,6 +285,35 @@ async fn a_watcher_is_told_only_what_it_asked_for() {
 }
 
 #[tokio::test]
+async fn what_was_archived_is_told_and_what_was_taken_away_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_size: 4096, ..Options::default() };
+    let journal = Arc::new(Journal::open(dir.path(), options).unwrap());
+    let (events, units) = (Events::new(journal.clone()), Units::new(journal.clone()));
+    let place = Place { journal, events, units };
+    for number in 0..200 {
+        place.append(record(number, number % 6)).await;
+    }
+    assert!(place.journal.compact(&[]).unwrap().segments > 2);
+    place.events.close();
+    let mut watcher = place.watch(0, Filter::default()).unwrap();
+    let mut told = Vec::new();
+    while let Some(event) = watcher.next_told().await.unwrap() {
+        told.extend(event.sequence);
+    }
+    assert_eq!(told, place.all());
+
+    let archive = dir.path().join("archive");
+    let first = std::fs::read_dir(&archive).unwrap().map(|file| file.unwrap().path()).min().unwrap();
+    std::fs::remove_file(first).unwrap();
+    let mut watcher = place.watch(0, Filter::default()).unwrap();
+    let status = refused(watcher.next_told().await.unwrap_err());
+    assert_eq!(status.code(), Code::DataLoss, "{status}");
+    let mut watcher = place.watch(180, Filter::default()).unwrap();
+    assert_eq!(watcher.next_told().await.unwrap().unwrap().sequence, Some(181));
+}
+
+#[tokio::test]
 async fn who_asks_for_what_is_not_there_yet_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let place = Place::open(dir.path());
