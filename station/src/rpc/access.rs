@@ -61,6 +61,8 @@ pub enum Kind {
         /// Bytes that its message may have.
         largest: usize,
     },
+    /// Changes something by a stream of requests, which its own service bounds; audited by the first of them.
+    Uploads,
     /// Looks.
     Looks,
     /// Is a stream of requests, which its own service bounds.
@@ -98,7 +100,7 @@ pub const RIGHTS: &[Right] = &[
     changes(station!("AbortUnit"), LINE),
     changes(station!("ReleaseUnit"), ENGINEERING),
     changes(station!("DisposeUnit"), PLANNING),
-    changes(station!("AttestRegistration"), LINE),
+    changes(station!("AttestRegistration"), PLANNING),
     looks(station!("GetUnit"), ANYBODY),
     looks(station!("ListUnits"), ANYBODY),
     looks(station!("WatchEvents"), ANYBODY),
@@ -192,7 +194,7 @@ impl Access {
         let right = right.ok_or_else(|| unknown(call.uri().path(), &caller))?;
         let allowed = caller.roles().meet(right.roles);
         match right.kind {
-            Kind::Changes { largest } => {
+            Kind::Changes { .. } | Kind::Uploads => {
                 let audited = Audited::begun(&caller, from, right.path);
                 if !allowed {
                     let refused = role_missing(&right, &caller);
@@ -203,7 +205,7 @@ impl Access {
                 let place: Option<Place> = call.extensions().get().cloned();
                 let doing = tokio::spawn(async move {
                     let _place = place;
-                    self.change(inner, call, largest, &caller, audited).await
+                    self.change(inner, call, right.kind, &caller, audited).await
                 });
                 doing.await.unwrap_or_else(|_| Err(failed()))
             }
@@ -220,7 +222,7 @@ impl Access {
         &self,
         mut inner: S,
         call: Request,
-        largest: usize,
+        kind: Kind,
         caller: &Caller,
         mut audited: Audited,
     ) -> Result<Response, Status>
@@ -228,7 +230,11 @@ impl Access {
         S: Service<Request, Response = Response, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let answer = match self.whole(call, largest).await {
+        let read = match kind {
+            Kind::Changes { largest } => self.whole(call, largest).await,
+            _ => first(call).await,
+        };
+        let answer = match read {
             Ok((call, message)) => {
                 audited.is_about(&message);
                 // What panics is audited as well.
@@ -246,17 +252,29 @@ impl Access {
     async fn whole(&self, call: Request, largest: usize) -> Result<(Request, frame::Message), Status> {
         let (head, body) = call.into_parts();
         let large = || self.large.clone().try_acquire_owned().ok();
-        let whole = frame::read(body, SMALL, largest, large).await.map_err(|error| match error {
-            FrameError::TooLarge(length) => too_large(length, largest),
-            FrameError::TooMany => Status::with_error_details(
-                Code::ResourceExhausted,
-                "too many large messages at a time; send the same one again in 1s",
-                ErrorDetails::with_retry_info(Some(LARGE_LATER)),
-            ),
-            FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
-            FrameError::Broken(status) => status,
-        })?;
+        let whole = frame::read(body, SMALL, largest, large).await;
+        let whole = whole.map_err(|error| unread(error, largest))?;
         Ok((http::Request::from_parts(head, whole.body()), whole))
+    }
+}
+
+/// The call, and the beginning of what it streams.
+async fn first(call: Request) -> Result<(Request, frame::Message), Status> {
+    let (head, body) = call.into_parts();
+    let (first, body) = frame::peek(body, SMALL).await.map_err(|error| unread(error, SMALL))?;
+    Ok((http::Request::from_parts(head, body), first))
+}
+
+fn unread(error: FrameError, largest: usize) -> Status {
+    match error {
+        FrameError::TooLarge(length) => too_large(length, largest),
+        FrameError::TooMany => Status::with_error_details(
+            Code::ResourceExhausted,
+            "too many large messages at a time; send the same one again in 1s",
+            ErrorDetails::with_retry_info(Some(LARGE_LATER)),
+        ),
+        FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
+        FrameError::Broken(status) => status,
     }
 }
 
