@@ -46,8 +46,15 @@ fn the_table_holds_each_method_that_is_served_once_and_no_other() {
 #[test]
 fn the_table_says_what_each_role_is_there_for() {
     // Of what changes something; all look.
-    const OPERATORS: [&str; 6] =
-        ["StartUnit", "AbortUnit", "ParkNest", "ClearNest", "IdentifyNest", "EnableNest"];
+    const OPERATORS: [&str; 7] = [
+        "StartUnit",
+        "AbortUnit",
+        "AttestRegistration",
+        "ParkNest",
+        "ClearNest",
+        "IdentifyNest",
+        "EnableNest",
+    ];
     for right in RIGHTS {
         let looks = matches!(right.kind, Kind::Looks | Kind::Streams);
         let method = method(right.path);
