@@ -100,7 +100,7 @@ pub const RIGHTS: &[Right] = &[
     changes(station!("AbortUnit"), LINE),
     changes(station!("ReleaseUnit"), ENGINEERING),
     changes(station!("DisposeUnit"), PLANNING),
-    changes(station!("AttestRegistration"), PLANNING),
+    changes(station!("AttestRegistration"), LINE),
     looks(station!("GetUnit"), ANYBODY),
     looks(station!("ListUnits"), ANYBODY),
     looks(station!("WatchEvents"), ANYBODY),
