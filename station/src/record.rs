@@ -99,6 +99,9 @@ pub enum Record {
     /// Somebody has said whether a CA is registered with an account.
     #[n(40)]
     RegistrationAttested(#[n(0)] RegistrationAttested),
+    /// A command was carried out; what it did is told by the record before it, where it did anything.
+    #[n(31)]
+    CommandDone(#[n(0)] CommandDone),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -107,6 +110,11 @@ pub const CHECKPOINTS: &str = "checkpoint";
 pub const HEADS: &str = "head";
 /// What refused reports are found by there.
 pub const REFUSALS: &str = "refusal";
+
+/// What a command is found by there.
+pub fn command_key(command: Uuid) -> String {
+    format!("command {command}")
+}
 
 impl Record {
     /// The run whose story it continues.
@@ -118,6 +126,7 @@ impl Record {
             | Self::Checkpoint(_)
             | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
+            | Self::CommandDone(_)
             | Self::ReportRefused(_)
             | Self::CallAudited(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
@@ -165,6 +174,7 @@ impl factory_journal::Record for Record {
             Self::RegistrationAttested(_) => Keys::default(),
             // Found by going through the log from a time on: an index of what comes with each command would never end.
             Self::CallAudited(_) => Keys::default(),
+            Self::CommandDone(done) => Keys { run: Some(command_key(done.command)), ..Keys::default() },
         }
     }
 }
@@ -402,6 +412,20 @@ pub struct ChipSeen {
     /// The bytes at the recipe's `unique-id`.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub chip: Vec<u8>,
+}
+
+/// A command was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandDone {
+    /// Its id, chosen by the caller.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// The call that brought it, as in `StartUnit`.
+    #[n(1)]
+    pub call: String,
+    /// SHA-256 of what it asked for: the call's message without the id, encoded.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub digest: [u8; 32],
 }
 
 /// What all records up to some point come to, so that nobody has to read them again.

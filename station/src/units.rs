@@ -1,12 +1,9 @@
-//! What the journal knows of runs: one of them, or a page.
+//! What the journal knows of runs and units.
 
 use std::sync::Arc;
 
 use factory_journal::{Entry, Journal, JournalError, Sequence};
-use factory_proto::{
-    ids::{OrderId, Serial},
-    outcome::Outcome,
-};
+use factory_proto::{ids::Serial, outcome::Outcome};
 use uuid::Uuid;
 
 use crate::{
@@ -24,8 +21,6 @@ pub struct Unit {
     /// Its result; absent while it lasts.
     pub closed: Option<Box<RunClosed>>,
 }
-
-type Entries<'a> = Box<dyn Iterator<Item = Result<Entry<Record>, JournalError>> + 'a>;
 
 /// Questions to the journal about runs.
 #[derive(Clone)]
@@ -131,38 +126,9 @@ impl Units {
         Ok(sequences.filter_map(|sequence| self.0.get(sequence).transpose()).map(|entry| Ok(entry?.record)))
     }
 
-    /// At most `size` runs whose first record lies at `from` or later, oldest first, and where the next
-    /// page begins.
-    pub fn page(
-        &self,
-        order: Option<&OrderId>,
-        from: Sequence,
-        size: usize,
-    ) -> Result<(Vec<Unit>, Option<Sequence>), JournalError> {
-        let mut page = Vec::new();
-        for entry in self.of_order(order, from)? {
-            let entry = entry?;
-            let Record::RunOpened(opened) = entry.record else { continue };
-            if page.len() == size {
-                return Ok((page, Some(entry.sequence)));
-            }
-            page.extend(self.find(opened.run)?);
-        }
-        Ok((page, None))
-    }
-
-    fn of_order(&self, order: Option<&OrderId>, from: Sequence) -> Result<Entries<'_>, JournalError> {
-        Ok(match order {
-            None => Box::new(self.0.read(from)),
-            Some(order) => {
-                let sequences = self.0.by_order(order.as_str())?.into_iter();
-                Box::new(
-                    sequences
-                        .filter(move |sequence| *sequence >= from)
-                        .filter_map(|sequence| self.0.get(sequence).transpose()),
-                )
-            }
-        })
+    /// What it answers from.
+    pub fn journal(&self) -> &Journal<Record> {
+        &self.0
     }
 }
 

@@ -10,7 +10,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt as _};
 
 use crate::{
-    nest::StartError, orders::OrderError, recipe::RecipeError, signer::SignerError, unit_list::UnitListError,
+    commands::CommandError, nest::StartError, orders::OrderError, recipe::RecipeError, signer::SignerError,
+    unit_list::UnitListError,
 };
 
 /// Whose reasons they are, for `google.rpc.ErrorInfo`.
@@ -236,6 +237,15 @@ impl Refused for SignerError {
             Self::TooMuch(_) => Refusal::of(R::SignerBusy),
             Self::Refused(_) => Refusal::of(R::SignerRefused),
             Self::OtherHead { .. } => Refusal::of(R::SignerOtherLog),
+        }
+    }
+}
+
+impl Refused for CommandError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Reused { id, .. } => Refusal::of(ErrorReason::CommandIdReused).about("command", id),
+            Self::Journal(error) => error.refusal(),
         }
     }
 }
