@@ -15,6 +15,7 @@ use factory_door::{allowance::Place, guest::Origin};
 use factory_journal::Journal;
 use factory_proto::station::ErrorReason;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body, codegen::http};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
@@ -101,6 +102,7 @@ pub const RIGHTS: &[Right] = &[
     changes(station!("ReleaseUnit"), ENGINEERING),
     changes(station!("DisposeUnit"), PLANNING),
     changes(station!("AttestRegistration"), LINE),
+    changes(station!("LoadOfflineBudget"), LINE),
     looks(station!("GetUnit"), ANYBODY),
     looks(station!("ListUnits"), ANYBODY),
     looks(station!("WatchEvents"), ANYBODY),
@@ -153,6 +155,22 @@ pub struct Guarded<S> {
     inner: S,
 }
 
+/// Comes with each call that changes something: says whether anybody still waits for its answer. What has not begun yet
+/// need not begin then.
+#[derive(Clone)]
+pub struct HungUp(CancellationToken);
+
+impl HungUp {
+    /// Does `work`, unless the caller hangs up meanwhile, or its deadline passes; the work is dropped then.
+    ///
+    /// # Errors
+    /// CANCELLED, which only the audit sees.
+    pub async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, Status> {
+        let done = self.0.run_until_cancelled(work).await;
+        done.ok_or_else(|| Status::cancelled("the caller hung up before it had its answer"))
+    }
+}
+
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
@@ -182,7 +200,7 @@ where
 }
 
 impl Access {
-    async fn answer<S>(self: Arc<Self>, mut inner: S, call: Request) -> Result<Response, Status>
+    async fn answer<S>(self: Arc<Self>, mut inner: S, mut call: Request) -> Result<Response, Status>
     where
         S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
@@ -203,6 +221,9 @@ impl Access {
                 }
                 // Whoever hangs up does not break off what has begun, nor its audit; its place is taken for as long.
                 let place: Option<Place> = call.extensions().get().cloned();
+                let hung_up = CancellationToken::new();
+                let _until_answered = hung_up.clone().drop_guard();
+                call.extensions_mut().insert(HungUp(hung_up));
                 let doing = tokio::spawn(async move {
                     let _place = place;
                     self.change(inner, call, right.kind, &caller, audited).await

@@ -46,10 +46,11 @@ fn the_table_holds_each_method_that_is_served_once_and_no_other() {
 #[test]
 fn the_table_says_what_each_role_is_there_for() {
     // Of what changes something; all look.
-    const OPERATORS: [&str; 7] = [
+    const OPERATORS: [&str; 8] = [
         "StartUnit",
         "AbortUnit",
         "AttestRegistration",
+        "LoadOfflineBudget",
         "ParkNest",
         "ClearNest",
         "IdentifyNest",
