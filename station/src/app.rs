@@ -21,6 +21,7 @@ use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::Station
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
+use tower::layer::layer_fn;
 use tracing::{info, warn};
 
 use crate::{
@@ -323,6 +324,8 @@ async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_connection_age(CONNECTION_AGE)
         .layer(AdmissionLayer::<Callers>::new())
+        // Outside too: an answer that came late does not wait for its audit.
+        .layer(layer_fn(Timely))
         .layer(access)
         .add_routes(routes)
         .serve_with_incoming_shutdown(doors, stop.cancelled_owned())

@@ -62,6 +62,8 @@ pub enum Kind {
         /// Bytes that its message may have.
         largest: usize,
     },
+    /// Changes something by a stream of requests, which its own service bounds; audited by the first of them.
+    Uploads,
     /// Looks.
     Looks,
     /// Is a stream of requests, which its own service bounds.
@@ -210,7 +212,7 @@ impl Access {
         let right = right.ok_or_else(|| unknown(call.uri().path(), &caller))?;
         let allowed = caller.roles().meet(right.roles);
         match right.kind {
-            Kind::Changes { largest } => {
+            Kind::Changes { .. } | Kind::Uploads => {
                 let audited = Audited::begun(&caller, from, right.path);
                 if !allowed {
                     let refused = role_missing(&right, &caller);
@@ -224,7 +226,7 @@ impl Access {
                 call.extensions_mut().insert(HungUp(hung_up));
                 let doing = tokio::spawn(async move {
                     let _place = place;
-                    self.change(inner, call, largest, &caller, audited).await
+                    self.change(inner, call, right.kind, &caller, audited).await
                 });
                 doing.await.unwrap_or_else(|_| Err(failed()))
             }
@@ -241,7 +243,7 @@ impl Access {
         &self,
         mut inner: S,
         call: Request,
-        largest: usize,
+        kind: Kind,
         caller: &Caller,
         mut audited: Audited,
     ) -> Result<Response, Status>
@@ -249,7 +251,11 @@ impl Access {
         S: Service<Request, Response = Response, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let answer = match self.whole(call, largest).await {
+        let read = match kind {
+            Kind::Changes { largest } => self.whole(call, largest).await,
+            _ => first(call).await,
+        };
+        let answer = match read {
             Ok((call, message)) => {
                 audited.is_about(&message);
                 // What panics is audited as well.
@@ -267,17 +273,29 @@ impl Access {
     async fn whole(&self, call: Request, largest: usize) -> Result<(Request, frame::Message), Status> {
         let (head, body) = call.into_parts();
         let large = || self.large.clone().try_acquire_owned().ok();
-        let whole = frame::read(body, SMALL, largest, large).await.map_err(|error| match error {
-            FrameError::TooLarge(length) => too_large(length, largest),
-            FrameError::TooMany => Status::with_error_details(
-                Code::ResourceExhausted,
-                "too many large messages at a time; send the same one again in 1s",
-                ErrorDetails::with_retry_info(Some(LARGE_LATER)),
-            ),
-            FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
-            FrameError::Broken(status) => status,
-        })?;
+        let whole = frame::read(body, SMALL, largest, large).await;
+        let whole = whole.map_err(|error| unread(error, largest))?;
         Ok((http::Request::from_parts(head, whole.body()), whole))
+    }
+}
+
+/// The call, and the beginning of what it streams.
+async fn first(call: Request) -> Result<(Request, frame::Message), Status> {
+    let (head, body) = call.into_parts();
+    let (first, body) = frame::peek(body, SMALL).await.map_err(|error| unread(error, SMALL))?;
+    Ok((http::Request::from_parts(head, body), first))
+}
+
+fn unread(error: FrameError, largest: usize) -> Status {
+    match error {
+        FrameError::TooLarge(length) => too_large(length, largest),
+        FrameError::TooMany => Status::with_error_details(
+            Code::ResourceExhausted,
+            "too many large messages at a time; send the same one again in 1s",
+            ErrorDetails::with_retry_info(Some(LARGE_LATER)),
+        ),
+        FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
+        FrameError::Broken(status) => status,
     }
 }
 
