@@ -1,6 +1,8 @@
-//! A small, honest MES: takes results and acknowledges them once they are durable ([`mod@controller`]), and
+//! A small, honest MES: takes results and acknowledges them once they are durable ([`mod@controller`] over a [`mod@store`]), and
 //! drives a station through a list of boards ([`mod@line`]). Honest unless a test gives it another [`mod@temper`].
 
 pub mod controller;
 pub mod line;
+pub mod process;
+pub mod store;
 pub mod temper;
