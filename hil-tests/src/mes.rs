@@ -3,6 +3,8 @@
 
 pub mod controller;
 pub mod line;
+pub mod link;
 pub mod process;
 pub mod store;
 pub mod temper;
+pub mod tls;

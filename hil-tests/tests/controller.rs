@@ -30,6 +30,9 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+#[path = "controller/tls.rs"]
+mod tls;
+
 // Ten times what it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 const WINDOW: u64 = 32;

@@ -15,6 +15,7 @@ use factory_hil_tests::mes::{
         Place, Store,
         export::{self, Format},
     },
+    tls::TlsFiles,
 };
 use tokio::{net::TcpListener, signal::unix};
 
@@ -33,6 +34,15 @@ struct Serve {
     /// Where it listens; port 0 is any, and is printed. Without TLS, this must be a loopback address.
     #[arg(long)]
     listen: SocketAddr,
+    /// Its certificate, and what is between that and the CA that stations trust, PEM: stations call it with mutual TLS.
+    #[arg(long, requires_all = ["key", "client_ca"])]
+    certificate: Option<PathBuf>,
+    /// The certificate's key, PEM.
+    #[arg(long, requires = "certificate")]
+    key: Option<PathBuf>,
+    /// The CAs of the stations' certificates, PEM.
+    #[arg(long, requires = "certificate")]
+    client_ca: Option<PathBuf>,
     #[command(flatten)]
     store: Where,
 }
@@ -85,18 +95,23 @@ fn main() -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn run(Serve { listen, store }: Serve) -> anyhow::Result<()> {
+async fn run(Serve { listen, certificate, key, client_ca, store }: Serve) -> anyhow::Result<()> {
+    let tls = match (certificate, key, client_ca) {
+        (Some(certificate), Some(key), Some(client_ca)) => Some(TlsFiles { certificate, key, client_ca }),
+        _ => None,
+    };
     ensure!(
-        listen.ip().is_loopback(),
-        "{listen} is for the network to see, and there is no --certificate: name one, or listen on 127.0.0.1"
+        tls.is_some() || listen.ip().is_loopback(),
+        "the network can see {listen}: name --certificate, --key and --client-ca, or listen on 127.0.0.1"
     );
+    let tls = tls.map(|files| files.acceptor()).transpose()?;
     let controller = Controller::over(store.open()?)?;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("{listen} cannot be listened on"))?;
     println!("listening on {}", listener.local_addr()?);
     let mut end = unix::signal(unix::SignalKind::terminate())?;
     tokio::select! {
-        served = controller.serve_on(listener) => served,
+        served = controller.serve_on(listener, tls) => served,
         // What is under way is not acknowledged: the stations send it again, and nothing is kept twice.
         _ = end.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),

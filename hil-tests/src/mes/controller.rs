@@ -32,6 +32,7 @@ use tokio::{
     runtime::Runtime,
     sync::{mpsc, oneshot, watch},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::{
     Stream, StreamExt as _,
     wrappers::{ReceiverStream, TcpListenerStream},
@@ -42,6 +43,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 use super::{
     store::{Batch, HeadRow, Place, ResultRow, Store, StoreError, StoredHead},
     temper::{Acknowledges, Temper},
+    tls,
 };
 
 /// Reports of one call that are made durable together, at most: twice a station's window.
@@ -130,18 +132,19 @@ impl Controller {
     }
 
     async fn serve_here(self, address: SocketAddr) -> anyhow::Result<()> {
-        self.serve_on(TcpListener::bind(address).await?).await
+        self.serve_on(TcpListener::bind(address).await?, None).await
     }
 
-    /// Serves whoever connects, until it is dropped.
+    /// Serves whoever connects, with `tls` only stations that have a certificate, until it is dropped.
     ///
     /// # Errors
     /// Nobody can connect any more.
-    pub async fn serve_on(self, listener: TcpListener) -> anyhow::Result<()> {
-        Server::builder()
-            .add_service(LineControllerServer::new(self))
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await?;
+    pub async fn serve_on(self, listener: TcpListener, tls: Option<TlsAcceptor>) -> anyhow::Result<()> {
+        let server = Server::builder().add_service(LineControllerServer::new(self));
+        match tls {
+            Some(tls) => server.serve_with_incoming(tls::incoming(listener, tls)).await?,
+            None => server.serve_with_incoming(TcpListenerStream::new(listener)).await?,
+        }
         Ok(())
     }
 
@@ -239,7 +242,11 @@ impl Controller {
 
     /// Makes a batch durable, and gives the answers to it.
     async fn take(&self, batch: Vec<ReportResultsRequest>) -> Vec<Result<Answer, Status>> {
-        let Some(last) = batch.last().map(|report| report.sequence) else { return Vec::new() };
+        let [Some(first), Some(last)] =
+            [batch.first(), batch.last()].map(|report| report.map(|report| report.sequence))
+        else {
+            return Vec::new();
+        };
         let temper = self.temper().clone();
         let refused = match self.keep(batch, &temper).await {
             Ok(refused) => refused,
@@ -250,6 +257,9 @@ impl Controller {
         match temper.acknowledges {
             Acknowledges::Once => vec![answer(last, refused)],
             Acknowledges::Twice => vec![answer(last, refused), answer(last, Vec::new())],
+            Acknowledges::Backwards => {
+                vec![answer(last, refused), answer(first.saturating_sub(1), Vec::new())]
+            }
             Acknowledges::Behind(reports) => vec![answer(last.saturating_sub(reports), refused)],
             Acknowledges::Never => Vec::new(),
             Acknowledges::Absurdly => vec![answer(last + 1_000_000, refused)],
