@@ -155,7 +155,10 @@ impl Database for Postgres {
 
 fn connect(config: &Config) -> Result<Client, postgres::Error> {
     let mut client = config.connect(NoTls)?;
-    client.batch_execute("SET synchronous_commit = on; SET client_min_messages = warning")?;
+    // The rows of a transaction pass through memory, not through a file.
+    client.batch_execute(
+        "SET synchronous_commit = on; SET client_min_messages = warning; SET work_mem = '64MB'",
+    )?;
     Ok(client)
 }
 

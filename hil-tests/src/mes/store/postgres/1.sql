@@ -28,7 +28,7 @@ CREATE TABLE results (
     own_values       jsonb NOT NULL,                      -- {name: value}
     message          bytea NOT NULL,                      -- factory.station.v1.Unit
     PRIMARY KEY (station, sequence)
-);
+) WITH (toast_tuple_target = 8160);                       -- a usual row, 3 KiB, is not worth compressing
 CREATE INDEX results_serial ON results (serial);
 CREATE INDEX results_work_order ON results (work_order);
 
