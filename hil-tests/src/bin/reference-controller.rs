@@ -105,7 +105,7 @@ async fn run(Serve { listen, certificate, key, client_ca, store }: Serve) -> any
         "the network can see {listen}: name --certificate, --key and --client-ca, or listen on 127.0.0.1"
     );
     let tls = tls.map(|files| files.acceptor()).transpose()?;
-    let controller = Controller::over(store.open()?)?;
+    let controller = Controller::over(store.open()?);
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("{listen} cannot be listened on"))?;
     println!("listening on {}", listener.local_addr()?);

@@ -66,7 +66,7 @@ pub struct Controller {
 pub struct Count {
     /// Reports that came in, each as often as it came.
     pub received: usize,
-    /// Results that were kept: those that were there when it opened its store, and its own since.
+    /// Results that it kept, and those that were in the file that it was made with.
     pub kept: usize,
     /// Heads that were kept, likewise.
     pub heads: usize,
@@ -78,26 +78,21 @@ pub struct Count {
 type Answer = ReportResultsResponse;
 
 impl Controller {
-    /// A controller with its state in a SQLite file, which it makes if it is not there.
+    /// A controller with its state in a SQLite file, which it makes if it is not there. Counts what is in it.
     ///
     /// # Errors
     /// The file cannot be opened.
     pub fn new(file: &Path) -> anyhow::Result<Self> {
-        Self::over(Store::open(Place::Sqlite(file.to_owned()))?)
+        let controller = Self::over(Store::open(Place::Sqlite(file.to_owned()))?);
+        let (kept, heads) = controller.store.count()?;
+        controller.count.send_replace(Count { kept, heads, ..Count::default() });
+        Ok(controller)
     }
 
     /// A controller with its state in a store, which others may use at the same time.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn over(store: Store) -> anyhow::Result<Self> {
-        let (kept, heads) = store.count()?;
-        Ok(Self {
-            store,
-            temper: Arc::default(),
-            count: Arc::new(watch::channel(Count { kept, heads, ..Count::default() }).0),
-            arrivals: Arc::default(),
-        })
+    pub fn over(store: Store) -> Self {
+        let count = Arc::new(watch::Sender::new(Count::default()));
+        Self { store, temper: Arc::default(), count, arrivals: Arc::default() }
     }
 
     /// Changes how it behaves, from the next batch on.
