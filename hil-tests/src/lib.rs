@@ -4,6 +4,7 @@
 //! Nothing of this is compiled into the daemon: the daemon under test is the daemon that ships.
 
 pub mod child;
+pub mod cluster;
 pub mod control;
 pub mod device;
 pub mod judge;

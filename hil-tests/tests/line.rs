@@ -207,7 +207,7 @@ async fn a_controller_that_was_away_gets_everything_once() -> anyhow::Result<()>
         assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     }
 
-    let first = Controller::new(&folder.path().join("first.jsonl"))?;
+    let first = Controller::new(&folder.path().join("first.db"))?;
     let serving = tokio::spawn(first.clone().serve(address));
     first.wait_for(2).await?;
     let serials: Vec<String> = first.results().into_iter().map(|unit| unit.serial).collect();
@@ -217,7 +217,7 @@ async fn a_controller_that_was_away_gets_everything_once() -> anyhow::Result<()>
     assert!(rig.stop_station()?);
     serving.abort();
     let _ = serving.await;
-    let second = Controller::new(&folder.path().join("second.jsonl"))?;
+    let second = Controller::new(&folder.path().join("second.db"))?;
     let serving = tokio::spawn(second.clone().serve(address));
     rig.start_station()?;
     let mut station = StationClient::connect(rig.station.clone()).await?;

@@ -71,13 +71,15 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
 ];
 
 /// The one crate that may name a library.
-const HOMES: [(&str, &str); 6] = [
+const HOMES: [(&str, &str); 8] = [
     ("sled", "factory-journal"),
     ("cryptoki", "factory-hsm"),
     ("probe-rs", "factory-fixtures"),
     ("nfc1", "factory-fixtures"),
     ("rusb", "factory-fixtures"),
     ("tokio-serial", "factory-fixtures"),
+    ("rusqlite", "factory-hil-tests"),
+    ("postgres", "factory-hil-tests"),
 ];
 
 #[test]

@@ -2,7 +2,8 @@
 //! came of it. Ends with 0 when exactly the planted ones failed, and as they should.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,12 +13,18 @@ use clap::Parser;
 use data_encoding::{BASE64, HEXLOWER};
 use factory_hil_tests::{
     mes::{
-        controller::Controller,
         line::{self, Assembly},
+        process::ControllerProcess,
+        store::{
+            Store,
+            export::{self, Format},
+        },
     },
-    rig::{MES, Rig, free_address},
+    rig::{MES, Rig},
 };
-use factory_proto::station::{Disposition, Outcome, Unit, WatchEventsResponse, watch_events_response::Event};
+use factory_proto::station::{
+    DescribeStationRequest, Disposition, Outcome, Unit, WatchEventsResponse, watch_events_response::Event,
+};
 
 const NESTS: [&str; 4] = ["A", "B", "C", "D"];
 const BOARDS: u32 = 12;
@@ -47,11 +54,10 @@ async fn main() -> anyhow::Result<()> {
     let folder = folder.canonicalize()?;
     let programs = env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
 
-    let controller = Controller::new(&folder.join("results.jsonl"))?;
-    let address = free_address()?;
-    let serving = tokio::spawn(controller.clone().serve(address));
+    let database = format!("sqlite:{}", folder.join("results.db").display());
+    let controller = ControllerProcess::start(&programs, "127.0.0.1:0".parse()?, &database)?;
     println!("setting up {} nests, a token with a CA, and a station in {}", NESTS.len(), folder.display());
-    let mut rig = Rig::build(&folder, &programs, &NESTS, &format!("http://{address}"))?;
+    let mut rig = Rig::build(&folder, &programs, &NESTS, &format!("http://{}", controller.address))?;
     rig.secure()?;
     rig.start_signer()?;
     rig.start_station()?;
@@ -62,19 +68,25 @@ async fn main() -> anyhow::Result<()> {
     let boards: anyhow::Result<Vec<Assembly>> = (1..=BOARDS).map(|number| board(&rig, number)).collect();
     let made = line::make(&rig, ORDER, boards?, show);
     tokio::time::timeout(LONGEST, made).await.context("the station did not make all units in time")??;
-    tokio::time::timeout(Duration::from_secs(30), controller.wait_for(BOARDS as usize))
+    tokio::time::timeout(Duration::from_secs(30), delivered(&rig))
         .await
         .context("the controller did not get every result")??;
     let elapsed = begun.elapsed();
-    let books = settle(&rig, &controller.results()).await?;
-    let ended_well = rig.stop_station()? && rig.stop_signer()?;
-    serving.abort();
-
-    let mut units = controller.results();
+    let store = Store::open(database.parse()?)?;
+    let mut units = Vec::new();
+    store.results(|result| {
+        units.push(result.unit);
+        Ok(())
+    })?;
     units.sort_by(|a, b| a.serial.cmp(&b.serial));
+    let books = settle(&rig, &units).await?;
+    let ended_well = rig.stop_station()? && rig.stop_signer()?;
+    controller.kill();
+
     show_table(&units);
     show_totals(&units, elapsed);
     println!("the signer's books of the order, by factory-signerd reconcile:\n{books}");
+    export::results(&store, Format::Jsonl, File::create(folder.join("results.jsonl"))?)?;
     keep_artefacts(&rig, &units)?;
     if !ended_well {
         bail!("a daemon did not end well; its log in {} says why", folder.display());
@@ -92,6 +104,15 @@ fn board(rig: &Rig, number: u32) -> anyhow::Result<Assembly> {
         _ => {}
     }
     Ok(board)
+}
+
+/// Waits until the controller has acknowledged every result.
+async fn delivered(rig: &Rig) -> anyhow::Result<()> {
+    let mut station = rig.connect().await?;
+    while station.describe_station(DescribeStationRequest {}).await?.into_inner().unacknowledged_results > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
 }
 
 /// The MES says what became of each unit; gives the signer's books then.
@@ -194,7 +215,8 @@ fn keep_artefacts(rig: &Rig, units: &[Unit]) -> anyhow::Result<()> {
     println!("  device-ca.pem    the CA that issued them; ceremony.txt tells of its making");
     println!("  enrolment.csv    the units that passed, for upload to the platform");
     println!("  tags/            a dump of each tag");
-    println!("  results.jsonl    the results as the controller got them");
+    println!("  results.db       the reference controller's database: sqlite3 results.db .schema");
+    println!("  results.jsonl    the results in it, by reference-controller export");
     println!("  *.log            what the daemons said");
     if let Some(example) = example {
         let (ca, example) = (rig.ca_certificate(), example.display().to_string());

@@ -1,32 +1,39 @@
-//! The side that the station calls: takes results, keeps each once, acknowledges what is on disk.
+//! The reference controller: the side that the station calls. Takes results, keeps each once, acknowledges what is
+//! on disk.
+//!
+//! An integrator starts here. What it owes a station is little, and all of it is in [`Controller::converse`]: take
+//! what has come, make it durable in one transaction ([`Store`]), and only then acknowledge the last of it. The
+//! station sends again whatever was not acknowledged, so the key (station, sequence) must tell a repetition, and
+//! does, in a unique index: nothing of it is in memory, so any number of controllers may serve the same stations
+//! over one database, and one may be killed at any time. What can never be taken is refused by name in an answer,
+//! and the station goes on with the rest; what cannot be taken now ends the call with UNAVAILABLE, and the station
+//! comes again. The [`Temper`] is for tests; leave it out.
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
-    io::Write as _,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
-use data_encoding::{BASE64, HEXLOWER};
-use factory_proto::{
-    head::HeadStatement,
-    station::{
-        HeartbeatRequest, HeartbeatResponse, Outcome, RefusedReport, ReportResultsRequest,
-        ReportResultsResponse, SignedHead, Unit, ValidateUnitRequest, ValidateUnitResponse,
-        line_controller_server::{LineController, LineControllerServer},
-        report_results_request::Report,
-    },
+use factory_proto::station::{
+    HeartbeatRequest, HeartbeatResponse, RefusedReport, ReportResultsRequest, ReportResultsResponse,
+    SignedHead, Unit, ValidateUnitRequest, ValidateUnitResponse,
+    line_controller_server::{LineController, LineControllerServer},
+    report_results_request::Report,
 };
-use serde_json::json;
+use prost::Message as _;
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
     sync::{mpsc, oneshot, watch},
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::{
     Stream, StreamExt as _,
     wrappers::{ReceiverStream, TcpListenerStream},
@@ -36,18 +43,25 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{
     interlock::Gate,
+    store::{Batch, HeadRow, Place, ResultRow, Store, StoreError, StoredHead},
     temper::{Acknowledges, Temper},
+    tls,
 };
 
-/// Reports that are made durable together, at most.
+/// Reports of one call that are made durable together, at most: twice a station's window.
 const BATCH: usize = 64;
+/// And their bytes, at most, apart from the last one.
+const BATCH_BYTES: usize = 1 << 20;
 
-/// A line controller with its results in a file, one JSON object a line. Clones are the same controller.
+/// A line controller with its state in a store. Clones are the same controller.
 #[derive(Clone)]
 pub struct Controller {
-    store: Arc<Mutex<Store>>,
+    store: Store,
+    temper: Arc<Mutex<Temper>>,
     count: Arc<watch::Sender<Count>>,
     gate: Gate,
+    /// What one that ignores keys tells repetitions by.
+    arrivals: Arc<AtomicU64>,
 }
 
 /// What a controller got, repetitions included.
@@ -55,42 +69,33 @@ pub struct Controller {
 pub struct Count {
     /// Reports that came in, each as often as it came.
     pub received: usize,
-    /// Results that were kept.
+    /// Results that it kept, and those that were in the file that it was made with.
     pub kept: usize,
-    /// Heads that were kept.
+    /// Heads that were kept, likewise.
     pub heads: usize,
     /// Calls that the station made.
     pub calls: usize,
-}
-
-struct Store {
-    file: File,
-    /// Where signed heads are kept, one file each.
-    heads_folder: PathBuf,
-    temper: Temper,
-    keys: BTreeSet<(String, u64)>,
-    results: Vec<((String, u64), Unit)>,
-    heads: Vec<SignedHead>,
 }
 
 /// Of one batch: the key of its last report, and what it refuses.
 type Answer = ReportResultsResponse;
 
 impl Controller {
-    /// A controller that appends to `file`, and keeps signed heads in a folder beside it, `NAME.heads`.
+    /// A controller with its state in a SQLite file, which it makes if it is not there. Counts what is in it.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
     pub fn new(file: &Path) -> anyhow::Result<Self> {
-        let heads_folder = file.with_extension("heads");
-        let file = OpenOptions::new().create(true).append(true).open(file)?;
-        let store = Store {
-            file,
-            heads_folder,
-            temper: Temper::default(),
-            keys: BTreeSet::new(),
-            results: Vec::new(),
-            heads: Vec::new(),
-        };
-        let count = Arc::new(watch::channel(Count::default()).0);
-        Ok(Self { store: Arc::new(Mutex::new(store)), count, gate: Gate::default() })
+        let controller = Self::over(Store::open(Place::Sqlite(file.to_owned()))?);
+        let (kept, heads) = controller.store.count()?;
+        controller.count.send_replace(Count { kept, heads, ..Count::default() });
+        Ok(controller)
+    }
+
+    /// A controller with its state in a store, which others may use at the same time.
+    pub fn over(store: Store) -> Self {
+        let count = Arc::new(watch::Sender::new(Count::default()));
+        Self { store, temper: Arc::default(), count, gate: Gate::default(), arrivals: Arc::default() }
     }
 
     /// What it was asked and told beside results.
@@ -100,12 +105,20 @@ impl Controller {
 
     /// Changes how it behaves, from the next batch on.
     pub fn behave(&self, temper: Temper) {
-        self.store().temper = temper;
+        *self.temper() = temper;
+    }
+
+    /// Its store.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Serves until the task is aborted, which also ends the calls that are under way.
     ///
     /// In a thread of its own, so that it answers also while a test blocks.
+    ///
+    /// # Errors
+    /// The address is taken.
     pub async fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         let (done, ended) = oneshot::channel();
@@ -122,11 +135,19 @@ impl Controller {
     }
 
     async fn serve_here(self, address: SocketAddr) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(address).await?;
-        Server::builder()
-            .add_service(LineControllerServer::new(self))
-            .serve_with_incoming(TcpListenerStream::new(listener))
-            .await?;
+        self.serve_on(TcpListener::bind(address).await?, None).await
+    }
+
+    /// Serves whoever connects, with `tls` only stations that have a certificate, until it is dropped.
+    ///
+    /// # Errors
+    /// Nobody can connect any more.
+    pub async fn serve_on(self, listener: TcpListener, tls: Option<TlsAcceptor>) -> anyhow::Result<()> {
+        let server = Server::builder().add_service(LineControllerServer::new(self));
+        match tls {
+            Some(tls) => server.serve_with_incoming(tls::incoming(listener, tls)).await?,
+            None => server.serve_with_incoming(TcpListenerStream::new(listener)).await?,
+        }
         Ok(())
     }
 
@@ -147,72 +168,104 @@ impl Controller {
     }
 
     /// The results in the order of their keys.
+    ///
+    /// # Panics
+    /// The store cannot be read.
     pub fn results(&self) -> Vec<Unit> {
-        let mut results = self.store().results.clone();
-        results.sort_by(|(a, _), (b, _)| a.cmp(b));
-        results.into_iter().map(|(_, unit)| unit).collect()
+        let mut results = Vec::new();
+        let read = self.store.results(|result| {
+            results.push(result);
+            Ok(())
+        });
+        read.expect("a test's store can be read");
+        results.sort_by(|a, b| (&a.station, a.sequence).cmp(&(&b.station, b.sequence)));
+        results.into_iter().map(|result| result.unit).collect()
     }
 
     /// The ids of the runs that it has more than one result of: there must be none.
+    ///
+    /// # Panics
+    /// The store cannot be read.
     pub fn doubled_runs(&self) -> Vec<String> {
         let mut seen = BTreeSet::new();
-        let runs = self.store().results.iter().map(|(_, unit)| unit.run_id.clone()).collect::<Vec<_>>();
-        runs.into_iter().filter(|run| !seen.insert(run.clone())).collect()
+        let runs = self.results().into_iter().map(|unit| unit.run_id);
+        runs.filter(|run| !seen.insert(run.clone())).collect()
     }
 
     /// The signed heads, as they came.
+    ///
+    /// # Panics
+    /// The store cannot be read.
     pub fn heads(&self) -> Vec<SignedHead> {
-        self.store().heads.clone()
+        let mut heads = Vec::new();
+        let read = self.store.heads(|StoredHead { head, .. }| {
+            heads.push(head);
+            Ok(())
+        });
+        read.expect("a test's store can be read");
+        heads
     }
 
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    fn temper(&self) -> MutexGuard<'_, Temper> {
+        self.temper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves one call: takes what is there, makes it durable with one sync, answers once.
+    /// Serves one call: takes what is there, makes it durable in one transaction, answers once.
     async fn converse(
         &self,
-        mut batch: Vec<ReportResultsRequest>,
+        first: ReportResultsRequest,
         mut reports: Streaming<ReportResultsRequest>,
         answers: mpsc::Sender<Result<Answer, Status>>,
     ) {
-        loop {
-            while batch.len() < BATCH {
+        let mut next = Some(first);
+        while let Some(report) = next {
+            let mut length = report.encoded_len();
+            let mut batch = vec![report];
+            while batch.len() < BATCH && length < BATCH_BYTES {
                 tokio::select! {
                     biased;
                     report = reports.next() => match report {
-                        Some(Ok(report)) => batch.push(report),
+                        Some(Ok(report)) => {
+                            length += report.encoded_len();
+                            batch.push(report);
+                        }
                         Some(Err(_)) | None => break,
                     },
                     () = std::future::ready(()) => break,
                 }
             }
-            for answer in self.take(std::mem::take(&mut batch)).await {
+            for answer in self.take(batch).await {
                 if answers.send(answer).await.is_err() {
                     return;
                 }
             }
-            match reports.next().await {
-                Some(Ok(report)) => batch.push(report),
-                Some(Err(_)) | None => return,
-            }
+            next = reports.next().await.and_then(Result::ok);
         }
     }
 
     /// Makes a batch durable, and gives the answers to it.
     async fn take(&self, batch: Vec<ReportResultsRequest>) -> Vec<Result<Answer, Status>> {
-        let Some(last) = batch.last().map(|report| report.sequence) else { return Vec::new() };
-        let kept = self.keep(batch);
-        let temper = self.store().temper.clone();
-        let refused = match kept {
+        let [Some(first), Some(last)] =
+            [batch.first(), batch.last()].map(|report| report.map(|report| report.sequence))
+        else {
+            return Vec::new();
+        };
+        let temper = self.temper().clone();
+        let refused = match self.keep(batch, &temper).await {
             Ok(refused) => refused,
             Err(status) => return vec![Err(status)],
         };
-        tokio::time::sleep(temper.pace).await;
+        // Even no sleep lasts until the clock's next millisecond.
+        if !temper.pace.is_zero() {
+            tokio::time::sleep(temper.pace).await;
+        }
         let answer = |acknowledged_sequence, refused| Ok(Answer { acknowledged_sequence, refused });
         match temper.acknowledges {
             Acknowledges::Once => vec![answer(last, refused)],
             Acknowledges::Twice => vec![answer(last, refused), answer(last, Vec::new())],
+            Acknowledges::Backwards => {
+                vec![answer(last, refused), answer(first.saturating_sub(1), Vec::new())]
+            }
             Acknowledges::Behind(reports) => vec![answer(last.saturating_sub(reports), refused)],
             Acknowledges::Never => Vec::new(),
             Acknowledges::Absurdly => vec![answer(last + 1_000_000, refused)],
@@ -223,110 +276,67 @@ impl Controller {
         }
     }
 
-    /// Makes durable what is new in a batch, with one sync; gives what is refused, or the end of the stream.
-    fn keep(&self, batch: Vec<ReportResultsRequest>) -> Result<Vec<RefusedReport>, Status> {
-        let mut store = self.store();
-        let received = batch.len();
-        let (mut lines, mut refused, mut ended) = (String::new(), Vec::new(), Ok(()));
-        for ReportResultsRequest { station, sequence, report } in batch {
-            let key = (station, sequence);
+    /// Makes durable what is new in a batch; gives what is refused, or the end of the stream.
+    async fn keep(
+        &self,
+        reports: Vec<ReportResultsRequest>,
+        temper: &Temper,
+    ) -> Result<Vec<RefusedReport>, Status> {
+        let received = reports.len();
+        let (mut batch, mut refused, mut ended) = (Batch::default(), Vec::new(), Ok(()));
+        let mut refuse = |sequence, reason| refused.push(RefusedReport { sequence, reason });
+        for ReportResultsRequest { station, sequence, report } in reports {
+            let key = if temper.ignores_keys {
+                sequence << 20 | self.arrivals.fetch_add(1, Ordering::Relaxed)
+            } else {
+                sequence
+            };
             match report {
-                Some(Report::Unit(unit)) if store.temper.refuses.contains(&unit.serial) => {
-                    refused.push(RefusedReport { sequence, reason: format!("no {} is known", unit.serial) });
+                Some(Report::Unit(unit)) if temper.refuses.contains(&unit.serial) => {
+                    refuse(sequence, format!("no {} is known", unit.serial));
                 }
                 Some(Report::Unit(unit)) => {
-                    if let Some((serial, code)) = &store.temper.ends_at
+                    if let Some((serial, code)) = &temper.ends_at
                         && *serial == unit.serial
                     {
                         ended = Err(Status::new(*code, format!("result of {serial} cannot be taken")));
                         break;
                     }
-                    if store.is_new(&key) {
-                        lines.push_str(&summary(&key, &unit).to_string());
-                        lines.push('\n');
-                        store.results.push((key, unit));
+                    match ResultRow::new(&station, key, unit) {
+                        Ok(row) => batch.results.push(row),
+                        Err(unfit) => refuse(sequence, unfit.to_string()),
                     }
                 }
-                Some(Report::Head(head)) => {
-                    if store.is_new(&key) {
-                        store.keep_head(head)?;
-                    }
-                }
-                None => refused.push(RefusedReport { sequence, reason: "no known report".to_owned() }),
+                Some(Report::Head(head)) => match HeadRow::new(&station, key, head) {
+                    Ok(row) => batch.heads.push(row),
+                    Err(unfit) => refuse(sequence, unfit.to_string()),
+                },
+                None => refuse(sequence, "no known report".to_owned()),
             }
         }
-        if !lines.is_empty() {
-            store.file.write_all(lines.as_bytes())?;
-            store.file.sync_data()?;
+        let kept = self.store.keep(batch).await?;
+        for other in kept.others {
+            let reason = "another report has this number: does another station have the same name, or did this one \
+                          lose its log?";
+            refuse(u64::try_from(other).unwrap_or_default(), reason.to_owned());
         }
-        let (kept, heads) = (store.results.len(), store.heads.len());
-        drop(store);
         self.count.send_modify(|count| {
-            *count = Count { received: count.received + received, kept, heads, ..*count };
+            count.received += received;
+            count.kept += kept.results;
+            count.heads += kept.heads;
         });
         ended.map(|()| refused)
     }
 }
 
-impl Store {
-    fn is_new(&mut self, key: &(String, u64)) -> bool {
-        self.keys.insert(key.clone()) || self.temper.ignores_keys
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            // The station finds out which report it is, and sets that aside.
+            StoreError::Refused(_) => Status::invalid_argument(error.to_string()),
+            StoreError::Away(_) => Status::unavailable(error.to_string()),
+        }
     }
-
-    /// Keeps a head in a file of its own, which `stationctl provenance verify --head` takes.
-    fn keep_head(&mut self, head: SignedHead) -> Result<(), Status> {
-        let statement = HeadStatement::decode(&head.statement)
-            .map_err(|error| Status::invalid_argument(format!("head.statement: {error}")))?;
-        let name = format!("{}-{:020}.json", statement.station, statement.last_sequence);
-        let certificates: Vec<String> = head.certificates.iter().map(|der| BASE64.encode(der)).collect();
-        let text = json!({
-            "statement": BASE64.encode(&head.statement),
-            "signature": BASE64.encode(&head.signature),
-            "certificates": certificates,
-        });
-        fs::create_dir_all(&self.heads_folder)?;
-        let mut file = File::create(self.heads_folder.join(name))?;
-        file.write_all(text.to_string().as_bytes())?;
-        file.sync_all()?;
-        self.heads.push(head);
-        Ok(())
-    }
-}
-
-fn summary((station, sequence): &(String, u64), unit: &Unit) -> serde_json::Value {
-    let identity = unit.identity.clone().unwrap_or_default();
-    let measurements: Vec<_> = unit
-        .measurements
-        .iter()
-        .map(|m| json!({"name": m.name, "value": m.value, "unit": m.unit, "lower-limit": m.lower_limit, "upper-limit": m.upper_limit, "within-limits": m.within_limits}))
-        .collect();
-    let fcc: Vec<_> = unit
-        .fcc_answers
-        .iter()
-        .map(|a| {
-            let items: Vec<_> = a
-                .items
-                .iter()
-                .map(|item| json!({"kind": item.kind, "name": item.name, "sha256": HEXLOWER.encode(&item.digest)}))
-                .collect();
-            json!({
-                "session": a.session, "return-status": a.return_status, "info": a.info_message,
-                "warnings": a.warnings, "items": items,
-            })
-        })
-        .collect();
-    json!({
-        "station": station, "sequence": sequence, "run": unit.run_id, "work-order": unit.work_order,
-        "serial": unit.serial, "nest": unit.nest,
-        "outcome": Outcome::try_from(unit.outcome).map_or("?", |outcome| outcome.as_str_name()),
-        "failing-step": unit.failing_step, "reason": unit.reason,
-        "firmware": unit.firmware_version,
-        "flash-sha256": unit.flash.as_ref().map(|flash| HEXLOWER.encode(&flash.digest)),
-        "measurements": measurements, "fcc": fcc,
-        "endpoint-name": identity.endpoint_name, "enrolment-id": identity.enrolment_id,
-        "tag-uid": unit.tag.as_ref().map(|tag| HEXLOWER.encode(&tag.uid)),
-        "recipe-sha256": HEXLOWER.encode(&unit.recipe_digest),
-    })
 }
 
 /// Ends a controller's thread, and with it its port and its connections, when it is dropped.
@@ -353,12 +363,14 @@ impl LineController for Controller {
     ) -> Result<Response<Self::ReportResultsStream>, Status> {
         // As servers in other languages do, it answers the call only when the first message is there.
         let mut reports = request.into_inner();
-        let first = reports.next().await.transpose()?;
+        let Some(first) = reports.next().await.transpose()? else {
+            return Ok(Response::new(Box::pin(tokio_stream::empty())));
+        };
         self.count.send_modify(|count| count.calls += 1);
         // An answer waits until the station has taken the one before.
         let (answers, stream) = mpsc::channel(1);
         let controller = self.clone();
-        tokio::spawn(async move { controller.converse(first.into_iter().collect(), reports, answers).await });
+        tokio::spawn(async move { controller.converse(first, reports, answers).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -366,7 +378,7 @@ impl LineController for Controller {
         &self,
         request: Request<ValidateUnitRequest>,
     ) -> Result<Response<ValidateUnitResponse>, Status> {
-        let temper = self.store().temper.clone();
+        let temper = self.temper().clone();
         Ok(Response::new(self.gate.validate(request.into_inner(), &temper).await?))
     }
 
@@ -374,7 +386,7 @@ impl LineController for Controller {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        let temper = self.store().temper.clone();
+        let temper = self.temper().clone();
         Ok(Response::new(self.gate.beat(request.into_inner(), &temper)))
     }
 }

@@ -54,6 +54,8 @@ pub enum Acknowledges {
     Once,
     /// Each batch twice.
     Twice,
+    /// Each batch, and then once more what came before it.
+    Backwards,
     /// Only when so many more reports have come: the rest stays without an acknowledgement.
     Behind(u64),
     /// Nothing: it keeps everything and says nothing.

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -48,7 +48,6 @@ type ShownRuns = Arc<Mutex<Vec<(String, Shown)>>>;
 /// A line, its controller, and a memory of all that was seen of it.
 pub struct Line {
     pub rig: Rig,
-    results: PathBuf,
     pub controller: Controller,
     address: SocketAddr,
     serving: Option<JoinHandle<anyhow::Result<()>>>,
@@ -74,14 +73,12 @@ impl Line {
     /// The same, while the controller is away.
     pub async fn without_controller(folder: &Path, programs: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(folder)?;
-        let results = folder.join("results.jsonl");
-        let (controller, address) = (Controller::new(&results)?, free_address()?);
+        let (controller, address) = (Controller::new(&folder.join("results.db"))?, free_address()?);
         let rig = Rig::build(folder, programs, &NESTS, &format!("http://{address}"))?;
         let listen = |nest| anyhow::Ok((nest, Listener::at(&rig.moments(nest))?));
         let simulators = NESTS.into_iter().map(listen).collect::<anyhow::Result<_>>()?;
         let mut line = Self {
             rig,
-            results,
             controller,
             address,
             serving: None,
@@ -301,7 +298,7 @@ impl Line {
         let units = self.units.iter().filter(|(serial, _)| chosen(serial));
         let units = units.map(|(serial, unit)| (serial.clone(), unit.clone())).collect();
         let whole = serials.is_none();
-        let evidence: Evidence = truths::evidence(&self.rig, &self.results, runs, units, whole)?;
+        let evidence: Evidence = truths::evidence(&self.rig, self.controller.store(), runs, units, whole)?;
         Ok(judge(&evidence))
     }
 

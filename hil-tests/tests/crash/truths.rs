@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
 };
 
 use anyhow::Context as _;
@@ -15,11 +14,10 @@ use factory_hil_tests::{
         store::{self, Kind},
     },
     judge::{Evidence, Fingerprint, Report, Run, Unit},
+    mes::store::{Store, StoredResult},
     reader::{self, Dump},
     rig::Rig,
 };
-use factory_proto::station::Outcome;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::ledger;
@@ -32,23 +30,22 @@ pub fn endpoint_name(serial: &str) -> String {
     format!("sensor-{serial}")
 }
 
-/// What the controller has on its disk, in the order in which it came.
-fn reports(file: &Path) -> anyhow::Result<Vec<Report>> {
-    fs::read_to_string(file)?.lines().map(report).collect()
-}
-
-fn report(line: &str) -> anyhow::Result<Report> {
-    let line: Value = serde_json::from_str(line)?;
-    let text = |key: &str| line[key].as_str().with_context(|| format!("a result has a {key}"));
-    let outcome = text("outcome")?;
-    Ok(Report {
-        sequence: line["sequence"].as_u64().context("a result has a sequence")?,
-        run: text("run")?.to_owned(),
-        serial: text("serial")?.to_owned(),
-        outcome: Outcome::from_str_name(outcome).with_context(|| outcome.to_owned())?,
-        certificate: text("enrolment-id")?.strip_prefix("A-").map(fingerprint).transpose()?,
-        quarantined: false,
-    })
+/// What the controller has in its database, in the order in which it came.
+fn reports(store: &Store) -> anyhow::Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    store.results(|StoredResult { sequence, unit, .. }| {
+        let enrolment_id = unit.identity.as_ref().map(|identity| &identity.enrolment_id);
+        reports.push(Report {
+            sequence,
+            outcome: unit.outcome(),
+            certificate: enrolment_id.and_then(|id| id.strip_prefix("A-")).map(fingerprint).transpose()?,
+            run: unit.run_id,
+            serial: unit.serial,
+            quarantined: false,
+        });
+        Ok(())
+    })?;
+    Ok(reports)
 }
 
 fn fingerprint(hex: &str) -> anyhow::Result<Fingerprint> {
@@ -104,15 +101,13 @@ pub fn unit(rig: &Rig, nest: &str, serial: &str, sound: bool) -> anyhow::Result<
 /// Compares all truths of these units, or of the whole line when these are all of them.
 pub fn evidence(
     rig: &Rig,
-    results: &Path,
+    store: &Store,
     runs: Vec<Run>,
     units: BTreeMap<String, Unit>,
     whole: bool,
 ) -> anyhow::Result<Evidence> {
-    let (mut reports, mut ledger) = (
-        reports(results)?,
-        keeps_ledger(rig)?.then(|| ledger::read(&rig.folder.join("ledger"))).transpose()?,
-    );
+    let (mut reports, mut ledger) =
+        (reports(store)?, keeps_ledger(rig)?.then(|| ledger::read(&rig.folder.join("ledger"))).transpose()?);
     if !whole {
         reports.retain(|report| units.contains_key(&report.serial));
         let names: BTreeSet<&str> = units.values().map(|unit| unit.endpoint_name.as_str()).collect();

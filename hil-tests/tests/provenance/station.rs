@@ -6,6 +6,7 @@ use factory_hil_tests::{
     mes::{
         controller::Controller,
         line::{self, Assembly},
+        store::export,
     },
     rig::{Rig, free_address},
 };
@@ -49,7 +50,7 @@ async fn a_state_folder_that_was_put_back_is_noticed_by_station_and_mes() -> any
     let signer = SignerDaemon::new();
     let _signing = signer.serve(&path("signer.sock"));
     signer.signer.write_certificate(&path("provenance.pem"));
-    let controller = Controller::new(&path("results.jsonl"))?;
+    let controller = Controller::new(&path("results.db"))?;
     let serving = tokio::spawn(controller.clone().serve(address));
 
     rig.start_station()?;
@@ -61,8 +62,7 @@ async fn a_state_folder_that_was_put_back_is_noticed_by_station_and_mes() -> any
     assert!(rig.stop_station()?);
     // The last head was delivered before the station ended.
     assert_eq!(controller.results().len(), 2);
-    let mut heads: Vec<_> = fs::read_dir(path("results.heads"))?.map(|entry| entry.unwrap().path()).collect();
-    heads.sort();
+    let heads = export::heads(controller.store(), &path("heads"))?;
     assert_eq!(heads.len(), controller.heads().len());
     let newest = heads.last().expect("there are heads").display().to_string();
     let verify = |state: &str| {
