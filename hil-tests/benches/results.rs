@@ -23,13 +23,14 @@ use factory_proto::{
     ids::EnrolmentId,
     outcome::Outcome,
     station::{
-        ReportResultsRequest, ReportResultsResponse,
+        HeartbeatRequest, HeartbeatResponse, ReportResultsRequest, ReportResultsResponse,
+        ValidateUnitRequest, ValidateUnitResponse,
         line_controller_client::LineControllerClient,
         line_controller_server::{LineController, LineControllerServer},
     },
 };
 use factory_station::{
-    contact::Contact,
+    line::controllers::Controllers,
     place::Place,
     recipe::template::Values,
     record::{
@@ -113,14 +114,12 @@ async fn measure(results: u64) -> anyhow::Result<()> {
 async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Result<()> {
     let journal = Arc::new(Journal::open(folder, Options::default())?);
     let backlog = Backlog::count(&journal)?;
+    let controllers = Controllers::at(&[Place::Plain(format!("http://{address}").parse()?)])?;
     let uplink = || Uplink {
         station: "line-1".parse().expect("it is a name"),
-        controller: Place::Plain(format!("http://{address}").parse().expect("it is a URI"))
-            .way()
-            .expect("there are no files"),
+        controllers: controllers.clone(),
         journal: journal.clone(),
         backlog: backlog.clone(),
-        contact: Contact::default(),
     };
     let at_rest = memory("VmRSS")?;
     let stop = CancellationToken::new();
@@ -237,6 +236,17 @@ impl LineController for Counter {
         });
         Ok(Response::new(Box::pin(answers)))
     }
+
+    async fn validate_unit(
+        &self,
+        _: Request<ValidateUnitRequest>,
+    ) -> Result<Response<ValidateUnitResponse>, Status> {
+        Err(Status::unimplemented("it counts results"))
+    }
+
+    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("it counts results"))
+    }
 }
 
 /// A result as the virtual line has them: 6 steps, 6 measurements, a certificate, 2 KiB on the console.
@@ -261,6 +271,7 @@ fn closed(number: u64) -> RunClosed {
             recipe_digest: [1; 32],
             started: now,
             values: Values::default(),
+            allowed: None,
         },
         ended: now,
         outcome: Outcome::Pass,

@@ -21,7 +21,7 @@ mod files;
 mod processes;
 mod tls;
 
-pub use files::RECIPE;
+pub use files::{ALLOWANCES, RECIPE, STATION};
 pub use processes::{Running, Simulator};
 pub use tls::MES;
 
@@ -38,6 +38,9 @@ pub struct Rig {
     pub nests: Vec<String>,
     /// Where the station listens for the MES.
     pub station: String,
+    /// Units that the station may start while no controller answers: an allowance for so many is loaded whenever it
+    /// is started and has none yet; 0 for none.
+    pub allowance: u32,
     programs: PathBuf,
     signer: Option<Process>,
     daemon: Option<Process>,
@@ -54,6 +57,7 @@ impl Rig {
             folder: folder.to_owned(),
             nests: nests.iter().map(ToString::to_string).collect(),
             station: format!("http://{}", free_address()?),
+            allowance: 10_000,
             programs: programs.to_owned(),
             signer: None,
             daemon: None,
@@ -125,7 +129,30 @@ impl Rig {
         serve.current_dir(&self.folder);
         let log = self.log("station.log")?;
         self.daemon = Some(Process::logged(serve, log)?);
-        wait_for(&self.folder.join("station.sock"), &mut self.daemon)
+        wait_for(&self.folder.join("station.sock"), &mut self.daemon)?;
+        if self.allowance > 0 { self.load_allowance() } else { Ok(()) }
+    }
+
+    /// Loads the allowance that was signed for the line, once; the station takes it once.
+    fn load_allowance(&self) -> anyhow::Result<()> {
+        let file = self.folder.join("allowance.jws");
+        if !file.exists() {
+            let mut sign = self.program("stationctl")?;
+            sign.args(["budget", "sign", "--station", STATION, "--lifetime", "12h"]);
+            sign.arg("--key").arg(self.folder.join(format!("{ALLOWANCES}.key")));
+            sign.args(["--units", &self.allowance.to_string()]);
+            fs::write(&file, said(sign)?)?;
+        }
+        let mut load = self.stationctl()?;
+        load.args(["budget", "load"]).arg(&file);
+        said(load).map(drop)
+    }
+
+    /// The station's command-line tool, which talks to this station.
+    pub fn stationctl(&self) -> anyhow::Result<Command> {
+        let mut stationctl = self.program("stationctl")?;
+        stationctl.arg("--station").arg(self.folder.join("station.sock"));
+        Ok(stationctl)
     }
 
     /// Stops the station with SIGTERM and waits until it has ended; says whether it ended well.

@@ -37,22 +37,31 @@ fn metadata() -> Metadata {
 }
 
 /// What each of our crates may import of ours, apart from its tests.
-const DIRECTIONS: [(&str, &[&str]); 8] = [
+const DIRECTIONS: [(&str, &[&str]); 9] = [
     ("factory-proto", &[]),
     ("factory-journal", &[]),
+    ("factory-jws", &[]),
     ("factory-settings", &[]),
     ("factory-door", &[]),
-    ("factory-hsm", &["factory-proto", "factory-journal", "factory-settings", "factory-door"]),
+    ("factory-hsm", &["factory-proto", "factory-journal", "factory-jws", "factory-settings", "factory-door"]),
     ("factory-fixtures", &["factory-proto"]),
     (
         "factory-station",
-        &["factory-proto", "factory-journal", "factory-settings", "factory-door", "factory-fixtures"],
+        &[
+            "factory-proto",
+            "factory-journal",
+            "factory-jws",
+            "factory-settings",
+            "factory-door",
+            "factory-fixtures",
+        ],
     ),
     (
         "factory-hil-tests",
         &[
             "factory-proto",
             "factory-journal",
+            "factory-jws",
             "factory-settings",
             "factory-fixtures",
             "factory-station",

@@ -1,21 +1,18 @@
 //! A work order as the brand owner signs it: what may be made, how often, until when.
 //!
-//! The outer form is a JWS (RFC 7515) in compact serialisation, signed with ES256 (RFC 7518, section 3.4); its payload is
-//! a JSON object with the keys of `Claims` and no others. Knows nothing of what was made already.
+//! The outer form is a JWS in compact serialisation, signed with ES256; its payload is a JSON object with the keys of
+//! `Claims` and no others. Knows nothing of what was made already.
 
 use std::ops::RangeInclusive;
 
 use data_encoding::HEXLOWER;
+use factory_jws::JwsError;
+/// The brand owner's order keys.
+pub use factory_jws::{JwsKeyError as OrderKeyError, PublicKeys as OrderKeys, SigningKey as OrderKey};
 use factory_proto::ids::{IdError, OrderId, ProfileName};
 use serde::{Deserialize, Serialize};
 
-mod jws;
-mod keys;
-
-pub use keys::{OrderKey, OrderKeyError, OrderKeys};
-
-/// More than any order needs; a longer text is not looked at.
-pub const LIMIT: usize = 4096;
+const TYPE: &str = "factory-work-order+jws";
 
 const QUANTITY: RangeInclusive<u32> = 1..=1_000_000;
 const ALLOWANCE: RangeInclusive<u32> = 0..=1_000_000;
@@ -71,15 +68,9 @@ struct Claims {
 /// Why a text is no work order, or none that may be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OrderError {
-    /// More than [`LIMIT`] bytes.
-    #[error("is {0} bytes long, at most {LIMIT} are allowed")]
-    TooLong(usize),
-    /// Not three parts in base64url.
-    #[error("is no JWS in compact form")]
-    Form,
-    /// Another algorithm, another type, or more.
-    #[error(r#"must have the header {{"alg":"ES256","typ":"factory-work-order+jws"}} and nothing else"#)]
-    Header,
+    /// Nothing that somebody signed for us, or something else.
+    #[error(transparent)]
+    Jws(#[from] JwsError),
     /// Altered, or signed by somebody else.
     #[error("is not signed by any of the signer's `order-keys`")]
     Signature,
@@ -120,7 +111,7 @@ impl WorkOrder {
             exp: self.not_after,
         };
         let payload = serde_json::to_vec(&claims).expect("texts and numbers can be written as JSON");
-        jws::sign(&payload, |message| key.sign(message))
+        factory_jws::sign(TYPE, &payload, key)
     }
 
     /// Reads a signed order.
@@ -128,7 +119,7 @@ impl WorkOrder {
     /// # Errors
     /// None of `keys` signed it, or it says something that no order may say.
     pub fn verify(text: &str, keys: &OrderKeys) -> Result<Self, OrderError> {
-        let parts = jws::split(text)?;
+        let parts = factory_jws::split(TYPE, text)?;
         if !keys.verify(parts.message, &parts.signature) {
             return Err(OrderError::Signature);
         }
@@ -171,7 +162,7 @@ impl WorkOrder {
     /// # Errors
     /// It says something that no order may say.
     pub fn read(text: &str) -> Result<Self, OrderError> {
-        Self::written(&jws::split(text)?.payload)
+        Self::written(&factory_jws::split(TYPE, text)?.payload)
     }
 
     /// Units that may be begun.

@@ -43,4 +43,5 @@ commands! {
     ReleaseUnit: ReleaseUnitRequest;
     DisposeUnit: DisposeUnitRequest;
     AttestRegistration: AttestRegistrationRequest;
+    LoadOfflineBudget: LoadOfflineBudgetRequest;
 }

@@ -16,10 +16,12 @@ use factory_door::{
     tls::{Tls, TlsError},
 };
 use factory_journal::{Journal, JournalError, Options};
+use factory_jws::JwsKeyError;
 use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
+use tower::layer::layer_fn;
 use tracing::{info, warn};
 
 use crate::{
@@ -28,9 +30,9 @@ use crate::{
     callers::{Caller, Callers},
     commands::Commands,
     config::{Config, NestSettings},
-    contact::Contact,
     events::Events,
     health::{self, Sources, parts::Parts},
+    line::{self, Line, controllers::Controllers, heartbeat::Heart, offline::Offline, refusals::Refusals},
     nest::{Left, Nest, Shared},
     orders::Orders,
     provenance::{Notary, Trouble},
@@ -83,6 +85,9 @@ pub enum AppError {
     /// The certificate that signatures are held against.
     #[error(transparent)]
     Signatures(#[from] SignatureError),
+    /// The key that offline allowances are held against.
+    #[error("`offline-budget.key` of the station file cannot be used")]
+    AllowanceKey(#[from] JwsKeyError),
     /// The socket cannot be listened on.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -108,6 +113,19 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let units = Units::new(journal.clone());
+    let offline = Offline::new(
+        config.name.clone(),
+        line::allowance_keys(config.offline_budget_key.as_deref())?,
+        journal.clone(),
+        mem::take(&mut books.budget),
+    );
+    let line = Line {
+        station: config.name.clone(),
+        controllers: Controllers::at(&config.controllers)?,
+        interlock: config.interlock,
+        offline,
+        refusals: Refusals::of(&journal)?,
+    };
     let attestations = Attestations::new(mem::take(&mut books.attested));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
@@ -119,6 +137,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         events: Events::new(journal.clone()),
         recipes,
         journal,
+        line,
     };
 
     let states = shared.events.watch_ourselves();
@@ -133,13 +152,12 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
 
     let uplink = Uplink {
         station: config.name.clone(),
-        controller: config.controller.way()?,
+        controllers: shared.line.controllers.clone(),
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
-        contact: Contact::default(),
     };
     let parts = Parts::default();
-    let controller = uplink.contact.clone();
+    let controller = shared.line.controllers.contact().clone();
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
     let upkeep = tokio::spawn(upkeep::keep(shared.journal.clone(), stop_uplink.clone()));
@@ -155,6 +173,14 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         occasions: config.provenance.clone(),
         trouble: trouble.clone(),
     };
+    let heart = Heart {
+        every: config.heartbeat,
+        nests: nests.clone(),
+        shared: shared.clone(),
+        provenance: trouble.clone(),
+        configuration: config.digest,
+    };
+    let heart = tokio::spawn(heart.beat(stop_uplink.clone()));
     let stop_notary = CancellationToken::new();
     let notary = tokio::spawn(notary.run(stop_notary.clone()));
 
@@ -202,6 +228,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
     let _ = upkeep.await;
+    let _ = heart.await;
     if server_ended.is_none() {
         let _ = timeout(LAST_CALLS, server).await;
     }
@@ -249,11 +276,7 @@ async fn drain(nests: &BTreeMap<NestName, Nest>, tasks: &TaskTracker, patience: 
 
 /// Where connections come in. Nobody is let in yet.
 async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
-    // Where the file knows users and groups, anybody may knock and is told whether he may come in; otherwise there is only
-    // root and our own user.
-    let mode = if config.callers.knows_users() { 0o666 } else { 0o660 };
-    let (listener, socket_file) = socket::listen(&config.socket, mode)?;
-    let mut doors = vec![Door::Socket(listener)];
+    let mut doors = Vec::new();
     if let Some(listen) = &config.listen {
         let failed = |source| AppError::Listen { address: listen.address.to_string(), source };
         let tls = listen.tls.clone().map(Tls::load).transpose()?;
@@ -265,6 +288,13 @@ async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
             None => Door::Plain(listener),
         });
     }
+    // Last: whoever finds the socket finds the other door as well.
+    //
+    // Where the file knows users and groups, anybody may knock and is told whether he may come in; otherwise there is only
+    // root and our own user.
+    let mode = if config.callers.knows_users() { 0o666 } else { 0o660 };
+    let (listener, socket_file) = socket::listen(&config.socket, mode)?;
+    doors.push(Door::Socket(listener));
     Ok((doors, socket_file))
 }
 
@@ -294,6 +324,8 @@ async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_connection_age(CONNECTION_AGE)
         .layer(AdmissionLayer::<Callers>::new())
+        // Outside too: an answer that came late does not wait for its audit.
+        .layer(layer_fn(Timely))
         .layer(access)
         .add_routes(routes)
         .serve_with_incoming_shutdown(doors, stop.cancelled_owned())

@@ -11,6 +11,7 @@ use factory_proto::{
 
 use crate::{
     attestations::Statements,
+    line::budget::Budget,
     phase::{IllegalRecord, Phase},
     record::{
         Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RegistrationAttested, RunId,
@@ -47,6 +48,8 @@ pub struct Books {
     pub quarantined: BTreeMap<Serial, Quarantine>,
     /// The runs without a result.
     pub open: BTreeMap<RunId, OpenRun>,
+    /// What may be started while the controller is away.
+    pub budget: Budget,
     /// Which CAs are registered where.
     pub attested: Statements,
 }
@@ -64,6 +67,7 @@ impl Books {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
+            budget: Budget::at(checkpoint.budget),
             attested: checkpoint.attested.into_iter().map(attested).collect(),
         }
     }
@@ -80,6 +84,7 @@ impl Books {
             orders: self.orders.values().map(tally).collect(),
             quarantined: self.quarantined.iter().map(aside).collect(),
             open: self.open.keys().map(ToString::to_string).collect(),
+            budget: self.budget.without(self.open.values().map(|open| &open.run)),
             attested: self.attested.values().cloned().collect(),
         }
     }
@@ -94,6 +99,8 @@ impl Books {
             Record::OrderOpened(opened) => {
                 self.orders.insert(opened.order.clone(), Order { opened, passed: 0 });
             }
+            Record::RunOpened(opened) => self.budget.started(&opened),
+            Record::BudgetGranted(granted) => self.budget.granted(granted),
             Record::RegistrationAttested(stated) => {
                 self.attested.insert((stated.ca_fingerprint, stated.account.clone()), stated);
             }
@@ -144,7 +151,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        record::{ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted, UnitReleased},
+        record::{
+            AllowedBy, BudgetGranted, ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted,
+            UnitRefused, UnitReleased,
+        },
         step::Step,
     };
 
@@ -157,7 +167,28 @@ mod tests {
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
             values: crate::recipe::template::Values::default(),
+            allowed: None,
         }
+    }
+
+    fn offline(number: u128, allowance: u128) -> Record {
+        Record::RunOpened(RunOpened {
+            allowed: Some(AllowedBy::Budget(Uuid::from_u128(allowance))),
+            ..run(number)
+        })
+    }
+
+    fn granted(number: u64) -> Record {
+        let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);
+        Record::BudgetGranted(BudgetGranted {
+            id: Uuid::from_u128(number.into()),
+            units: 9,
+            issued: time,
+            expires: time,
+            time,
+            by: "stationctl".to_owned(),
+            signed: "a.b.c".to_owned(),
+        })
     }
 
     fn closed(number: u128, outcome: Outcome, quarantine: Option<Quarantine>) -> Record {
@@ -175,7 +206,8 @@ mod tests {
         Quarantine { reason: "it is not known".to_owned(), remedy: "look".to_owned() }
     }
 
-    /// An order; a unit that passed, one that was set aside and released, one that is set aside, and an open run.
+    /// An order; a unit that passed, one that was set aside and released, one that is set aside, and open runs; two
+    /// offline allowances, with three runs on the second.
     fn story() -> Vec<Record> {
         let order = OrderOpened {
             order: "order-1".parse().unwrap(),
@@ -188,6 +220,11 @@ mod tests {
         let id = run(4).run;
         vec![
             Record::OrderOpened(order),
+            granted(1),
+            offline(4, 1),
+            offline(5, 1),
+            granted(2),
+            offline(1, 2),
             Record::RegistrationAttested(RegistrationAttested {
                 command: Uuid::nil(),
                 ca_fingerprint: [1; 32],
@@ -196,8 +233,6 @@ mod tests {
                 statement: "uploaded".to_owned(),
                 time: SystemTime::UNIX_EPOCH,
             }),
-            Record::RunOpened(run(4)),
-            Record::RunOpened(run(1)),
             closed(1, Outcome::Pass, None),
             Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
             Record::RunOpened(run(2)),
@@ -209,7 +244,19 @@ mod tests {
                 reason: "repaired".to_owned(),
                 reworked: true,
             }),
-            Record::RunOpened(run(3)),
+            offline(6, 2),
+            // It was under way when the other one came into force.
+            offline(7, 1),
+            offline(3, 2),
+            Record::UnitRefused(UnitRefused {
+                run: run(8).run,
+                order: run(8).order,
+                serial: run(8).serial,
+                nest: run(8).nest,
+                time: SystemTime::UNIX_EPOCH,
+                controller: "http://127.0.0.1:7100/".to_owned(),
+                reasons: vec!["ROUTE: it was never assembled".to_owned()],
+            }),
             closed(3, Outcome::Error, Some(quarantine())),
             Record::StepPassed(Box::new(StepPassed { run: id, step: Step::Flash, findings })),
         ]
@@ -227,8 +274,12 @@ mod tests {
         let passed: Vec<u32> = books.orders.values().map(|order| order.passed).collect();
         assert_eq!(passed, [1]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
-        let [open] = books.open.values().collect::<Vec<_>>()[..] else { panic!("{:?}", books.open) };
-        assert_eq!(open.phase, Phase::Between { run: run(4), done: Some(Step::Flash) });
+        let open = &books.open[&run(4).run];
+        let Record::RunOpened(begun) = offline(4, 1) else { unreachable!("it begins a run") };
+        assert_eq!(open.phase, Phase::Between { run: begun, done: Some(Step::Flash) });
+        assert_eq!(books.open.len(), 4);
+        let left = books.budget.left(SystemTime::UNIX_EPOCH);
+        assert_eq!((left.allowance, left.left), (Some(Uuid::from_u128(2)), 6));
         assert_eq!(open.findings.firmware_version.as_deref(), Some("1.0.0"));
     }
 

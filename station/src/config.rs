@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,12 +13,19 @@ use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
 use sha2::{Digest as _, Sha256};
 
-use crate::{callers::CallerSettings, place::Place, provenance::Occasions, signatures::Demand};
+use crate::{
+    callers::CallerSettings, line::interlock::Interlock, place::Place, provenance::Occasions,
+    signatures::Demand,
+};
 
 mod callers;
 mod place;
 
 pub use callers::Listen;
+
+const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// An operator who waits for longer has gone.
+const DEADLINE: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(60);
 
 /// The station file, as meant.
 #[derive(Debug, Clone)]
@@ -39,8 +48,14 @@ pub struct Config {
     pub callers: CallerSettings,
     /// Where stationctl calls: a Unix socket.
     pub socket: PathBuf,
-    /// The line's controller.
-    pub controller: Place,
+    /// Where the line's controllers are, 1 to 8, in the order in which they are preferred.
+    pub controllers: Vec<Place>,
+    /// How often they are told that the station lives.
+    pub heartbeat: Duration,
+    /// Whether and how they are asked before a unit starts.
+    pub interlock: Interlock,
+    /// The file with the key, or a certificate of it, that offline allowances are signed with.
+    pub offline_budget_key: Option<PathBuf>,
     /// How long running units may still take when the station is told to stop.
     pub drain: Duration,
     /// When the log's heads are signed.
@@ -76,7 +91,7 @@ pub struct ConsoleSettings {
 impl Config {
     /// Reads a station file; all its mistakes at once.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        let text = std::fs::read_to_string(path)
+        let text = fs::read_to_string(path)
             .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
         let config = factory_settings::parse(path, &text, Self::written)?;
         Ok(Self { digest: Sha256::digest(&text).into(), ..config })
@@ -97,11 +112,15 @@ impl Config {
         let signer = place::signer(file);
         let callers = callers::callers(file);
         let socket = file.required("socket", path);
-        let controller = place::controller(file);
+        let controllers = place::controllers(file);
+        let heartbeat = file.or("heartbeat", Duration::from_secs(10), duration);
+        let interlock = file.or("interlock", Interlock::USUAL, table(interlock));
+        let offline_budget_key = file.optional("offline-budget", table(|it| it.required("key", path)));
         let drain = file.or("drain", Duration::from_secs(60), duration);
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
         let nests = file.required("nest", list(table(NestSettings::written)));
 
+        complain_unless_within(file, "heartbeat", heartbeat, HEARTBEAT);
         if let Some(nests) = &nests {
             complain_of_nests(file, nests);
         }
@@ -116,7 +135,10 @@ impl Config {
             listen,
             callers,
             socket: socket?,
-            controller: controller?,
+            controllers: controllers?,
+            heartbeat: heartbeat?,
+            interlock: interlock?,
+            offline_budget_key: offline_budget_key?,
             drain: drain?,
             provenance: provenance?,
             nests: nests?,
@@ -159,6 +181,25 @@ fn signatures(signatures: &mut Table<'_>) -> Option<Demand> {
             signatures.complain("demanded", "must not be false beside a `certificate`");
             None
         }
+    }
+}
+
+fn interlock(interlock: &mut Table<'_>) -> Option<Interlock> {
+    let demanded = interlock.or("demanded", Interlock::USUAL.demanded, flag);
+    let deadline = interlock.or("deadline", Interlock::USUAL.deadline, duration);
+    complain_unless_within(interlock, "deadline", deadline, DEADLINE);
+    Some(Interlock { demanded: demanded?, deadline: deadline? })
+}
+
+fn complain_unless_within(
+    table: &Table<'_>,
+    key: &str,
+    value: Option<Duration>,
+    bounds: RangeInclusive<Duration>,
+) {
+    if value.is_some_and(|value| !bounds.contains(&value)) {
+        let (least, most) = bounds.into_inner();
+        table.complain(key, format!("must be {least:?} to {most:?}"));
     }
 }
 

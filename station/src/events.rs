@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
+    line::budget::Left,
     record::{Record, RunId, RunOpened},
     step::Step,
 };
@@ -65,6 +66,8 @@ pub enum What {
     Progress(Step, Progress),
     /// A step ended and did not pass. The result that follows is durable, and says so too.
     StepStopped(Step, Outcome),
+    /// A run was started on the offline budget, of which so much is left now.
+    Budget(Left),
 }
 
 impl What {
@@ -74,6 +77,7 @@ impl What {
             Self::Nest { .. } | Self::Parked { .. } => 0,
             Self::Progress(..) => 1,
             Self::StepStopped(..) => 2,
+            Self::Budget(_) => 3,
         };
         kind(self) == kind(older)
     }
@@ -238,6 +242,7 @@ mod tests {
             What::Parked { reason } => format!("{} parked: {reason}", event.nest),
             What::Progress(step, progress) => format!("{} {step} {}", event.nest, progress.done),
             What::StepStopped(step, outcome) => format!("{} {step} {outcome}", event.nest),
+            What::Budget(left) => format!("{} {} left", event.nest, left.left),
         };
         std::iter::from_fn(|| watch.take()).map(text).collect()
     }

@@ -174,7 +174,7 @@ async fn watch_nests(parts: Parts, watch: Watch, nests: Arc<BTreeMap<NestName, N
             match event.what {
                 What::Nest { .. } => parts.tell(&name, None),
                 What::Parked { reason } => parts.tell(&name, Some(reason)),
-                What::Progress(..) | What::StepStopped(..) => {}
+                What::Progress(..) | What::StepStopped(..) | What::Budget(_) => {}
             }
         }
         tokio::select! {

@@ -15,6 +15,7 @@ pub mod events;
 pub mod health;
 pub mod history;
 pub mod key;
+pub mod line;
 pub mod listing;
 pub mod nest;
 pub mod orders;

@@ -154,6 +154,7 @@ mod tests {
             recipe_digest: [0; 32],
             started: SystemTime::now(),
             values: Values::default(),
+            allowed: None,
         }
     }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use data_encoding::HEXLOWER;
 use factory_fixtures::instrument::{Kind, worker};
-use factory_station::{app, config::Config, recipe::Recipes, signatures::Signatures, telemetry};
+use factory_station::{app, config::Config, line, recipe::Recipes, signatures::Signatures, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +57,8 @@ fn main() -> anyhow::Result<()> {
 fn check(config: &Path) -> anyhow::Result<()> {
     let config = Config::read(config)?;
     let signatures = Signatures::demanded(&config.signatures)?;
+    line::allowance_keys(config.offline_budget_key.as_deref())
+        .context("`offline-budget.key` of the station file cannot be used")?;
     let recipes = Recipes::load(&config.recipes, &signatures)?;
     match signatures.certificate() {
         Some(certificate) => {

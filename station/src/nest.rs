@@ -18,6 +18,7 @@ use crate::{
     config::NestSettings,
     events::{Events, What},
     health,
+    line::{Line, budget::Exhausted},
     orders::{OrderError, Orders, Place},
     phase::Phase,
     recipe::{
@@ -25,15 +26,17 @@ use crate::{
         bundle::CredentialsError,
         template::{Unit, Values},
     },
-    record::{Findings, Record, RunId, RunOpened},
+    record::{AllowedBy, Findings, Record, RunId, RunOpened},
     results::Backlog,
     rig::Rig,
     signer::Signer,
     step::Stop,
     units::Units,
 };
+use ask::{Asking, Candidate, Reply};
 use check::{Check, Health};
 
+mod ask;
 mod check;
 mod left;
 mod parking;
@@ -63,6 +66,8 @@ pub struct Shared {
     pub events: Events,
     /// What waits for the controller.
     pub backlog: Backlog,
+    /// Who lets units start.
+    pub line: Line,
 }
 
 /// A unit is to be made in a nest.
@@ -122,13 +127,46 @@ pub enum StartError {
     /// What should lie ready for the unit does not.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The line's controller says no.
+    #[error(
+        "the line's controller at {controller} refused unit {serial}: {}; when that is seen to, start it again",
+        reasons.join("; ")
+    )]
+    Refused {
+        /// Which unit.
+        serial: Serial,
+        /// The controller's address.
+        controller: String,
+        /// Its reasons.
+        reasons: Vec<String>,
+    },
+    /// The line's controller is never asked.
+    #[error(
+        "the line's controller at {controller} does not serve ValidateUnit, and without its leave no unit starts here: \
+         update it, or set `interlock.demanded = false` in the station file if units of this line need no leave"
+    )]
+    NotServed {
+        /// Its address.
+        controller: String,
+    },
+    /// Nobody can say yes.
+    #[error("no controller of the line answers ({away}), and {exhausted}")]
+    NoLeave {
+        /// Of each controller why not.
+        away: String,
+        /// Why the station may not start it on its own.
+        exhausted: Exhausted,
+    },
+    /// Somebody aborted it while the controller was asked.
+    #[error("the start was aborted before the line's controller had answered: {0}")]
+    Aborted(String),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
 }
 
 enum Mail {
-    Start(Start, oneshot::Sender<Result<RunId, StartError>>),
+    Start(Start, Reply),
     Abort(RunId, String),
     Look(oneshot::Sender<Look>),
     Drain,
@@ -225,6 +263,8 @@ enum State {
     // Or parked, as its health says.
     Free(Box<Rig>),
     Checking(Check),
+    // A unit waits for the controller's leave.
+    Asking(Box<Asking>),
     // The instruments change hands, or were lost with a worker that panicked.
     OutOfOrder,
     Busy { run: RunOpened, stop: Stop, work: JoinHandle<Box<Rig>> },
@@ -256,6 +296,14 @@ impl Keeper {
                     checked = check.done() => self.checked(checked).await,
                     Some(mail) = mail.recv() => self.read(mail).await,
                 },
+                State::Asking(_) if self.draining => self.break_off(StartError::Draining),
+                State::Asking(asking) => tokio::select! {
+                    answer = asking.done() => match answer {
+                        Some(answer) => self.answered(answer).await,
+                        None => self.break_off(StartError::Draining),
+                    },
+                    Some(mail) = mail.recv() => self.read(mail).await,
+                },
                 State::Busy { run, work, .. } => tokio::select! {
                     rig = work => match rig {
                         Ok(rig) => {
@@ -277,26 +325,24 @@ impl Keeper {
         self.state = State::OutOfOrder;
     }
 
-    // An asker that went away does not want the answer.
     async fn read(&mut self, mail: Mail) {
         match mail {
-            Mail::Start(start, reply) => match &mut self.state {
-                State::Checking(check) if self.health.parked().is_none() => check.wait(start, reply),
-                _ => self.answer(start, reply).await,
-            },
-            Mail::Abort(wanted, reason) => {
-                if let State::Busy { run, stop, .. } = &self.state
-                    && run.run == wanted
-                {
-                    stop.abort(&reason);
+            Mail::Start(start, reply) => self.start(start, reply).await,
+            Mail::Abort(wanted, reason) => match &self.state {
+                State::Busy { run, stop, .. } if run.run == wanted => stop.abort(&reason),
+                State::Asking(asking) if asking.candidate.run.run == wanted => {
+                    self.break_off(StartError::Aborted(reason));
                 }
-            }
+                _ => {}
+            },
             Mail::Look(reply) => {
                 let run = match &self.state {
                     State::Free(_) | State::OutOfOrder => self.left.as_ref().map(|left| left.open.run.run),
                     State::Checking(check) => check.left,
+                    State::Asking(asking) => Some(asking.candidate.run.run),
                     State::Busy { run, .. } => Some(run.run),
                 };
+                // An asker that went away does not want the answer.
                 let _ = reply.send(Look { run, parked: self.health.parked().map(str::to_owned) });
             }
             Mail::Drain => self.draining = true,
@@ -308,20 +354,33 @@ impl Keeper {
         }
     }
 
-    /// Starts a unit, unless whoever wanted it has gone: then nothing is made durable that nobody is told of.
-    async fn answer(&mut self, start: Start, reply: oneshot::Sender<Result<RunId, StartError>>) {
-        if !reply.is_closed() {
-            // Who goes only now asks again, with the same command.
-            let _ = reply.send(self.start(start).await);
+    /// Starts a unit, unless whoever wanted it has gone: then nothing is made durable that nobody is told of. Who goes only
+    /// later asks again, with the same command.
+    async fn start(&mut self, start: Start, reply: Reply) {
+        if reply.is_closed() {
+            return;
+        }
+        if let State::Checking(check) = &mut self.state
+            && self.health.parked().is_none()
+        {
+            return check.wait(start, reply);
+        }
+        match self.known(&start).await.transpose() {
+            Some(known) => ask::answer(reply, known),
+            None => self.begin(start, reply).await,
         }
     }
 
-    async fn start(&mut self, start: Start) -> Result<RunId, StartError> {
-        if let Some(known) = self.shared.units.find(start.run)? {
-            let run = same(&known.opened, &start, &self.name)?;
-            start.turn.commit(None).await?;
-            return Ok(run);
-        }
+    /// The run of a command that was carried out already.
+    async fn known(&mut self, start: &Start) -> Result<Option<RunId>, StartError> {
+        let Some(known) = self.shared.units.find(start.run)? else { return Ok(None) };
+        let run = same(&known.opened, start, &self.name)?;
+        start.turn.commit(None).await?;
+        Ok(Some(run))
+    }
+
+    /// A unit that may be started, as far as the station itself can tell.
+    fn candidate(&self, start: Start) -> Result<Candidate, StartError> {
         if self.draining {
             return Err(StartError::Draining);
         }
@@ -330,6 +389,9 @@ impl Keeper {
         }
         match &self.state {
             State::Free(_) | State::Checking(_) => {}
+            State::Asking(asking) => {
+                return Err(StartError::Busy { nest: self.name.clone(), run: asking.candidate.run.run });
+            }
             State::Busy { run, .. } => {
                 return Err(StartError::Busy { nest: self.name.clone(), run: run.run });
             }
@@ -341,34 +403,50 @@ impl Keeper {
             return Err(StartError::NoRoom(trouble));
         }
 
-        let (recipe, digest) = self.shared.orders.recipe(&start.order)?;
+        let Start { turn, run, order, serial, values } = start;
+        let (recipe, digest) = self.shared.orders.recipe(&order)?;
         let recipe = self.shared.recipes.get(&recipe, &digest)?;
-        let values = self.shared.orders.values(&start.order, &start.serial, start.values)?;
-        let unit =
-            Unit { product: &recipe.name, order: &start.order, serial: &start.serial, values: &values };
+        let values = self.shared.orders.values(&order, &serial, values)?;
+        let unit = Unit { product: &recipe.name, order: &order, serial: &serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
-        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
+        self.shared.orders.check_retests(&serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
-            run: start.run,
-            order: start.order,
-            serial: start.serial,
+            run,
+            order,
+            serial,
             nest: self.name.clone(),
             recipe_digest: digest,
             started: SystemTime::now(),
             values,
+            allowed: None,
         };
         let place = self.shared.orders.reserve(&run)?;
-        start.turn.commit(Some(Record::RunOpened(run.clone()))).await?;
+        Ok(Candidate { turn, run, recipe, place })
+    }
+
+    /// Makes durable that the run begins, and by whose leave; only then it does.
+    async fn accept(
+        &mut self,
+        candidate: Candidate,
+        allowed: Option<AllowedBy>,
+    ) -> Result<RunId, StartError> {
+        let Candidate { turn, run, recipe, place } = candidate;
+        let run = RunOpened { started: SystemTime::now(), allowed, ..run };
+        turn.commit(Some(Record::RunOpened(run.clone()))).await?;
         self.shared.events.tell_nest(&self.name, true);
+        if let Some(AllowedBy::Budget(_)) = run.allowed {
+            self.shared.events.tell(&run, What::Budget(self.shared.line.offline.left()));
+        }
+        let accepted = run.run;
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },
             run,
             findings: Findings::default(),
         };
         self.occupy(open, false, recipe, place);
-        Ok(start.run)
+        Ok(accepted)
     }
 
     /// Lends the instruments to a worker.

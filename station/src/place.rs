@@ -88,6 +88,11 @@ impl Way {
         Self { endpoint, secure: None }
     }
 
+    /// Asked whether it is alive also when nothing is under way: somebody waits for what may come.
+    pub fn kept_alive(self) -> Self {
+        Self { endpoint: self.endpoint.keep_alive_while_idle(true), ..self }
+    }
+
     /// Connects.
     ///
     /// # Errors

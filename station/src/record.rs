@@ -96,6 +96,12 @@ pub enum Record {
     /// Somebody called to change something, and this is what came of it.
     #[n(20)]
     CallAudited(#[n(0)] Box<CallAudited>),
+    /// The line's controller did not let a unit start.
+    #[n(21)]
+    UnitRefused(#[n(0)] UnitRefused),
+    /// An offline allowance came into force, in the place of the one before.
+    #[n(22)]
+    BudgetGranted(#[n(0)] BudgetGranted),
     /// Somebody has said whether a CA is registered with an account.
     #[n(40)]
     RegistrationAttested(#[n(0)] RegistrationAttested),
@@ -110,6 +116,8 @@ pub const CHECKPOINTS: &str = "checkpoint";
 pub const HEADS: &str = "head";
 /// What refused reports are found by there.
 pub const REFUSALS: &str = "refusal";
+/// What refused units are found by there.
+pub const REFUSED_UNITS: &str = "refused-unit";
 
 /// What a command is found by there.
 pub fn command_key(command: Uuid) -> String {
@@ -128,6 +136,8 @@ impl Record {
             | Self::HeadSigned(_)
             | Self::CommandDone(_)
             | Self::ReportRefused(_)
+            | Self::UnitRefused(_)
+            | Self::BudgetGranted(_)
             | Self::CallAudited(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
@@ -171,6 +181,12 @@ impl factory_journal::Record for Record {
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
+            Self::UnitRefused(refused) => Keys {
+                unit: Some(refused.serial.to_string()),
+                run: Some(REFUSED_UNITS.to_owned()),
+                order: Some(refused.order.to_string()),
+            },
+            Self::BudgetGranted(_) => Keys::default(),
             Self::RegistrationAttested(_) => Keys::default(),
             // Found by going through the log from a time on: an index of what comes with each command would never end.
             Self::CallAudited(_) => Keys::default(),
@@ -223,6 +239,20 @@ pub struct RunOpened {
     /// What its order gives it beside its serial number.
     #[cbor(n(6), default)]
     pub values: Values,
+    /// Who allowed it; absent where nobody had to be asked.
+    #[n(7)]
+    pub allowed: Option<AllowedBy>,
+}
+
+/// Who allowed a run.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum AllowedBy {
+    /// The line's controller at this address.
+    #[n(0)]
+    Controller(#[n(0)] String),
+    /// Nobody who answered: it is one of the units of this offline allowance.
+    #[n(1)]
+    Budget(#[cbor(n(0), with = "cbor::text")] Uuid),
 }
 
 /// A run is about to enter a step.
@@ -380,6 +410,69 @@ pub struct UnitDisposed {
     pub disposition: Disposition,
 }
 
+/// The line's controller did not let a unit start.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct UnitRefused {
+    /// The run that it would have been.
+    #[cbor(n(0), with = "cbor::text")]
+    pub run: RunId,
+    /// For which order.
+    #[cbor(n(1), with = "cbor::text")]
+    pub order: OrderId,
+    /// Which board.
+    #[cbor(n(2), with = "cbor::text")]
+    pub serial: Serial,
+    /// Where.
+    #[cbor(n(3), with = "cbor::text")]
+    pub nest: NestName,
+    /// When.
+    #[cbor(n(4), with = "cbor::time")]
+    pub time: SystemTime,
+    /// The controller's address.
+    #[n(5)]
+    pub controller: String,
+    /// Its reasons, 1 to 8, each beginning with what was judged.
+    #[n(6)]
+    pub reasons: Vec<String>,
+}
+
+/// An offline allowance came into force, in the place of the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct BudgetGranted {
+    /// Which.
+    #[cbor(n(0), with = "cbor::text")]
+    pub id: Uuid,
+    /// Runs that may be started on it.
+    #[n(1)]
+    pub units: u32,
+    /// When it was issued.
+    #[cbor(n(2), with = "cbor::time")]
+    pub issued: SystemTime,
+    /// The last moment at which a run may be started on it.
+    #[cbor(n(3), with = "cbor::time")]
+    pub expires: SystemTime,
+    /// When it came into force.
+    #[cbor(n(4), with = "cbor::time")]
+    pub time: SystemTime,
+    /// Who brought it: a controller's address, or `stationctl`.
+    #[n(5)]
+    pub by: String,
+    /// As the MES signed it.
+    #[n(6)]
+    pub signed: String,
+}
+
+/// How much of an offline allowance is used.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct BudgetTally {
+    /// As it came into force.
+    #[n(0)]
+    pub granted: BudgetGranted,
+    /// Runs that were started on it.
+    #[n(1)]
+    pub used: u32,
+}
+
 /// Somebody has said whether the platform knows a device CA.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct RegistrationAttested {
@@ -443,6 +536,9 @@ pub struct Checkpoint {
     /// The ids of the runs without a result: their records are read again.
     #[n(3)]
     pub open: Vec<String>,
+    /// The offline allowance in force, less what the open runs use of it.
+    #[n(4)]
+    pub budget: Option<BudgetTally>,
     /// The newest statement of each CA and account.
     #[cbor(n(10), default)]
     pub attested: Vec<RegistrationAttested>,

@@ -1,7 +1,7 @@
 //! Streams results to the line's controller: from the journal, in order, until each is acknowledged.
 //!
 //! At least once on the wire, exactly once in effect: the key (station, sequence) tells a repetition. A
-//! controller that is away stops nothing; it gets everything later. One that is slow costs no memory: at most a
+//! controller that is away stops nothing; it, or the next in the list, gets everything later. One that is slow costs no memory: at most a
 //! window of reports is out of the journal. What it refuses for itself is set aside, durably, and the rest goes on.
 
 use std::{
@@ -33,8 +33,7 @@ pub use window::Absurd;
 use window::{Sent, WINDOW, Window};
 
 use crate::{
-    contact::Contact,
-    place::Way,
+    line::controllers::{Controllers, InUse},
     record::{Record, ReportRefused},
     rpc::wire,
 };
@@ -51,6 +50,8 @@ const LONGEST_REASON: usize = 500;
 enum UplinkError {
     #[error("the controller cannot be reached; see that it runs and that the station file has its address")]
     Unreachable(#[from] tonic::transport::Error),
+    #[error("another controller is used")]
+    Left,
     #[error("the controller ended the stream: {}", .0.message())]
     Ended(Status),
     #[error("the controller closed the stream")]
@@ -63,18 +64,16 @@ enum UplinkError {
     Journal(#[from] JournalError),
 }
 
-/// Sends results to one controller.
+/// Sends results to the controller that is in use.
 pub struct Uplink {
     /// The station's name, half of each result's key.
     pub station: NestName,
-    /// Where the controller listens.
-    pub controller: Way,
+    /// The line's controllers.
+    pub controllers: Controllers,
     /// Where results come from.
     pub journal: Arc<Journal<Record>>,
     /// What waits.
     pub backlog: Backlog,
-    /// Whether the controller answers.
-    pub contact: Contact,
 }
 
 /// What is known of a report that made the controller end the stream.
@@ -98,8 +97,10 @@ impl Uplink {
         loop {
             let before = self.journal.cursor(RECEIVER);
             let mut window = Window::new(before, suspicion.narrow_until);
+            let used = self.controllers.in_use();
             let lost = tokio::select! {
-                Err(error) = self.connection(&mut window) => error,
+                Err(error) = self.connection(&used, &mut window) => error,
+                () = self.controllers.left(&used) => UplinkError::Left,
                 () = stop.cancelled() => return,
             };
             if let UplinkError::Ended(status) = &lost
@@ -111,21 +112,45 @@ impl Uplink {
             if self.journal.cursor(RECEIVER) != before {
                 pause = pauses.build();
             }
+            if self.goes_on_at_once(&used, &lost) {
+                info!(
+                    from = used.address,
+                    reason = factory_fixtures::fault::chain(&lost),
+                    "results go elsewhere"
+                );
+                continue;
+            }
             let retry_in = pause.next().unwrap_or(LONGEST_PAUSE);
-            let reason = factory_fixtures::fault::chain(&lost);
-            warn!(reason, ?retry_in, "results wait");
-            self.contact.is_away(&reason);
+            warn!(reason = factory_fixtures::fault::chain(&lost), ?retry_in, "results wait");
+            let well = async {
+                // Only what happens from now on is news; a report that nobody takes is waited for in full.
+                if matches!(lost, UplinkError::Unreachable(_) | UplinkError::Closed | UplinkError::Silent) {
+                    self.controllers.is_well().await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
             tokio::select! {
                 () = sleep(retry_in) => {}
+                () = well => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
+    /// Whether there is another controller to go on with. Tells everybody when this one is no good.
+    fn goes_on_at_once(&self, used: &InUse, lost: &UplinkError) -> bool {
+        match lost {
+            UplinkError::Left => true,
+            UplinkError::Ended(status) if is_about_a_report(status) => false,
+            UplinkError::Journal(_) => false,
+            _ => self.controllers.failed(used, &factory_fixtures::fault::chain(lost)),
+        }
+    }
+
     /// One connection, from the first unacknowledged report on. Ends only by losing it.
-    async fn connection(&self, window: &mut Window) -> Result<Infallible, UplinkError> {
-        let channel = self.controller.connect().await?;
-        self.contact.answered();
+    async fn connection(&self, used: &InUse, window: &mut Window) -> Result<Infallible, UplinkError> {
+        let channel = used.way.connect().await?;
         let mut news = self.journal.follow(self.journal.cursor(RECEIVER).next());
         // A controller may answer the call only after the first message, so there has to be one.
         let (first, request) = next_report(&self.station, &mut news).await?;
@@ -139,7 +164,8 @@ impl Uplink {
         .map_err(|_| UplinkError::Silent)?
         .map_err(UplinkError::Ended)?
         .into_inner();
-        info!("controller connected");
+        info!(controller = used.address, "controller connected");
+        self.controllers.answered(used);
         self.converse(news, reports, answers, window).await
     }
 

@@ -17,9 +17,11 @@ use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use self::access::HungUp;
 use crate::{
     commands::to_the_end,
     health::{self, parts::Parts},
+    line::offline::OfflineError,
     nest::{Nest, Shared, Start},
     preflight,
     provenance::Trouble,
@@ -96,13 +98,19 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
+        let hung_up: Option<HungUp> = request.extensions().get().cloned();
         let start = command::StartUnit::try_from(request.into_inner())?;
         let run = RunId::of_command(start.command.id);
         let turn = self.shared.commands.begin(start.command).await.map_err(refused)?;
         if !turn.is_again() {
             let nest = self.nests.get(&start.nest).ok_or_else(|| no_nest(&start.nest))?;
             let start = Start { turn, run, order: start.order, serial: start.serial, values: start.values };
-            nest.start(start).await.map_err(refused)?;
+            // Nobody waits for a unit whose caller has gone before the line's controller had answered.
+            let started = match hung_up {
+                Some(hung_up) => hung_up.or(nest.start(start)).await?,
+                None => nest.start(start).await,
+            };
+            started.map_err(refused)?;
         }
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
     }
@@ -112,12 +120,15 @@ impl station_server::Station for StationService {
         request: Request<messages::AbortUnitRequest>,
     ) -> Answer<messages::AbortUnitResponse> {
         let abort = command::Abort::try_from(request.into_inner())?;
-        let unit = self.find(abort.run)?;
+        let nest = match self.find(abort.run) {
+            Ok(unit) => unit.closed.is_none().then(|| self.nests.get(&unit.opened.nest).cloned()).flatten(),
+            // It may be one that waits for the controller's leave, which is no run yet.
+            Err(unknown) => Some(self.asking(abort.run).await.ok_or(unknown)?),
+        };
         let turn = self.shared.commands.begin(abort.command).await.map_err(refused)?;
-        let nest = self.nests.get(&unit.opened.nest).cloned();
         to_the_end(async move {
             // Known, and over already: nothing is left to abort.
-            if let Some(nest) = nest.filter(|_| unit.closed.is_none()) {
+            if let Some(nest) = nest {
                 tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
                 nest.abort(abort.run, abort.reason).await;
             }
@@ -242,13 +253,10 @@ impl station_server::Station for StationService {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
             let look = nest.look().await;
-            nests.push(messages::NestDescription {
-                nest: name.to_string(),
-                run_id: look.run.map_or_else(String::new, |run| run.to_string()),
-                parked: look.parked.unwrap_or_default(),
-            });
+            nests.push(wire::line::nest(name, look));
         }
         let standing = self.shared.backlog.standing();
+        let line = &self.shared.line;
         Ok(Response::new(messages::DescribeStationResponse {
             station: self.name.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -265,6 +273,9 @@ impl station_server::Station for StationService {
             parts: self.parts.all().into_iter().map(wire::part).collect(),
             last_sequence: self.shared.journal.last().get(),
             caller: request.extensions().get().map(wire::caller),
+            offline_budget: Some(self.budget()),
+            controllers: line.controllers.describe().into_iter().map(wire::line::controller).collect(),
+            refused_units: line.refusals.all().iter().map(wire::line::refused).collect(),
         }))
     }
 
@@ -286,9 +297,42 @@ impl station_server::Station for StationService {
             next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
     }
+
+    async fn load_offline_budget(
+        &self,
+        request: Request<messages::LoadOfflineBudgetRequest>,
+    ) -> Answer<messages::LoadOfflineBudgetResponse> {
+        let (command, allowance) = command::allowance(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            let offline = self.shared.line.offline.clone();
+            to_the_end(async move {
+                offline.grant(&allowance, "LoadOfflineBudget").await?;
+                turn.commit(None).await.map_err(OfflineError::Journal)
+            })
+            .await
+            .map_err(refused)?;
+        }
+        Ok(Response::new(messages::LoadOfflineBudgetResponse { offline_budget: Some(self.budget()) }))
+    }
 }
 
 impl StationService {
+    fn budget(&self) -> messages::OfflineBudget {
+        let offline = &self.shared.line.offline;
+        wire::line::budget(offline.left(), offline.trouble())
+    }
+
+    /// The nest in which a unit waits for the controller's leave to be this run.
+    async fn asking(&self, run: RunId) -> Option<Nest> {
+        for nest in self.nests.values() {
+            if nest.look().await.run == Some(run) {
+                return Some(nest.clone());
+            }
+        }
+        None
+    }
+
     fn find(&self, run: RunId) -> Result<Unit, Status> {
         let unit = self.shared.units.find(run).map_err(refused)?;
         unit.ok_or_else(|| {

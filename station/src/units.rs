@@ -1,6 +1,6 @@
 //! What the journal knows of runs and units.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use factory_journal::{Entry, Journal, JournalError, Sequence};
 use factory_proto::{ids::Serial, outcome::Outcome};
@@ -80,6 +80,21 @@ impl Units {
     pub fn has_passed(&self, serial: &Serial) -> Result<bool, JournalError> {
         let passed = |record| matches!(record, Record::RunClosed(closed) if closed.outcome == Outcome::Pass);
         self.any_about(serial, passed)
+    }
+
+    /// The runs of this unit that were closed: how many, and the `newest` of them, oldest first.
+    pub fn closed(&self, serial: &Serial, newest: usize) -> Result<(usize, Vec<RunClosed>), JournalError> {
+        let (mut closed, mut last) = (0, VecDeque::with_capacity(newest));
+        for record in self.about(serial)? {
+            if let Record::RunClosed(run) = record? {
+                closed += 1;
+                if last.len() == newest {
+                    last.pop_front();
+                }
+                last.push_back(*run);
+            }
+        }
+        Ok((closed, last.into()))
     }
 
     /// Whether this command has released the unit from its quarantine.

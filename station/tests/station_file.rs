@@ -6,6 +6,7 @@ use factory_door::guest::Identity;
 use factory_station::{
     callers::Proof,
     config::{Config, Listen},
+    line::interlock::Interlock,
     place::Place,
     provenance::Occasions,
     role::{Role, Roles},
@@ -20,7 +21,7 @@ signer = "/run/factory/signer.sock"
 listen = "127.0.0.1:7000"
 listen-roles = ["mes"]
 socket = "/run/factory/station.sock"
-controller = "http://localhost:7001"
+controllers = ["http://localhost:7001"]
 signatures.demanded = false
 [[nest]]
 name = "nest-1"
@@ -35,6 +36,10 @@ fn station(written: &str) -> (TempDir, Result<Config, String>) {
     fs::write(&path, written).unwrap();
     let read = Config::read(&path).map_err(|error| error.to_string());
     (folder, read)
+}
+
+fn addresses(config: &Config) -> Vec<String> {
+    config.controllers.iter().map(ToString::to_string).collect()
 }
 
 /// What is written has these complaints.
@@ -61,9 +66,11 @@ fn a_good_station_file_means_what_it_says() {
     assert_eq!(config.name.as_str(), "station-1");
     assert_eq!(config.state, folder.path().join("state"));
     let listen = Listen { address: "127.0.0.1:7000".parse().unwrap(), tls: None };
-    assert_eq!((config.listen, config.callers.plain), (Some(listen), Roles::of(&[Role::Mes])));
+    assert_eq!((&config.listen, config.callers.plain), (&Some(listen), Roles::of(&[Role::Mes])));
     assert_eq!(config.callers.limits.at_a_time, 256);
-    assert_eq!(config.controller.to_string(), "http://localhost:7001/");
+    assert_eq!(addresses(&config), ["http://localhost:7001/"]);
+    assert_eq!((config.interlock, config.heartbeat), (Interlock::USUAL, Duration::from_secs(10)));
+    assert!(config.interlock.demanded && config.offline_budget_key.is_none());
     assert_eq!(config.drain, Duration::from_secs(60));
     assert_eq!(config.provenance, Occasions::usual());
     let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
@@ -97,10 +104,29 @@ fn a_signer_is_a_socket_or_a_server_with_tls() {
 }
 
 #[test]
+fn controllers_on_other_hosts_are_reached_with_tls() {
+    let list = "[\"http://127.0.0.1:7001\", \"https://mes.example:7443\"]";
+    let written = STATION.replace("[\"http://localhost:7001\"]", list);
+    let tls = "[controller-tls]\nca = \"ca.pem\"\ncertificate = \"/etc/line-1.pem\"\nkey = \"line-1.key\"\n";
+    let more = "[interlock]\ndemanded = false\ndeadline = \"2s\"\n[offline-budget]\nkey = \"mes.pem\"\n";
+    let (folder, read) = station(&format!("{written}{tls}{more}"));
+    let config = read.unwrap();
+    assert_eq!(addresses(&config), ["http://127.0.0.1:7001/", "https://mes.example:7443/"]);
+    let Place::Tls { files, .. } = &config.controllers[1] else { panic!("{:?}", config.controllers) };
+    assert_eq!((files.section, &files.ca), ("controller-tls", &folder.path().join("ca.pem")));
+    assert_eq!(config.offline_budget_key, Some(folder.path().join("mes.pem")));
+    assert_eq!(config.interlock, Interlock { demanded: false, deadline: Duration::from_secs(2) });
+    let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
+    assert!(idle.contains("key `controller-tls`: needs one of `controllers` with https://"), "{idle}");
+}
+
+#[test]
 fn a_bad_station_file_is_told_what_is_wrong_where() {
     let listen = "station.toml:5: key `listen`: must be a loopback address where there is no [tls] with `certificate`, `key` and `client-ca`";
-    let controller = "station.toml:8: key `controller`: must be an https:// address, with [controller-tls], or an http:// address on loopback";
-    let tls = "station.toml:8: key `controller`: needs [controller-tls]: both sides prove who they are";
+    let controllers = |complaint: &str| format!("station.toml:8: key `controllers`: {complaint}");
+    let address = |uri: &str| {
+        controllers(&format!("{uri} must be https://, with [controller-tls], or http:// on loopback"))
+    };
     bad_station(&[("station-1", "")], &["station.toml:1: key `name`: must not be empty"]);
     bad_station(
         &[("station-1", "a/b")],
@@ -112,9 +138,22 @@ fn a_bad_station_file_is_told_what_is_wrong_where() {
         &["station.toml:5: key `listen`: invalid socket address syntax"],
     );
     bad_station(&[("127.0.0.1:7000", "0.0.0.0:7000")], &[listen]);
-    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[tls]);
-    bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[controller]);
-    bad_station(&[("http://localhost:7001", "localhost:7001")], &[controller]);
+    let tls = controllers("https://localhost:7001/ needs [controller-tls]: both sides prove who they are");
+    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[&tls]);
+    bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[&address("http://10.0.0.1:7001/")]);
+    bad_station(&[("http://localhost:7001", "localhost:7001")], &[&address("localhost:7001")]);
+    bad_station(&[("\"http://localhost:7001\"", "")], &[&controllers("must be 1 to 8 addresses")]);
+    let twice = "\"http://localhost:7001\", \"http://localhost:7001/\"";
+    let complaint = controllers("http://localhost:7001/ is there twice");
+    bad_station(&[("\"http://localhost:7001\"", twice)], &[&complaint]);
+    bad_station(
+        &[("[[nest]]", "heartbeat = \"10ms\"\ninterlock.deadline = \"2h\"\noffline-budget = {}\n[[nest]]")],
+        &[
+            "station.toml:10: key `heartbeat`: must be 1s to 3600s",
+            "station.toml:11: key `interlock.deadline`: must be 100ms to 60s",
+            "station.toml:12: key `offline-budget.key`: is missing",
+        ],
+    );
     bad_station(
         &[("[[nest]]", "drain = 5\n[[nest]]")],
         &["station.toml:10: key `drain`: must be a duration such as \"5s\", not an integer"],
@@ -266,21 +305,4 @@ fn who_calls_from_the_network_proves_who_he_is_or_has_the_roles_that_the_file_sa
     mapped("\"dns:a\", \"dns:A\"", "key `roles.viewer`: names somebody twice: each once is enough");
     check("", "[roles]\nadmin = []\n", Some("key `roles.admin`: unknown key"));
     check("", "[limits]\ncalls = \"0/s\"\n", Some("must be a rate such as"));
-}
-
-#[test]
-fn a_controller_is_called_with_tls_or_on_this_host() {
-    let away = STATION.replace("http://localhost:7001", "https://mes.example:7443");
-    let tls = "[controller-tls]\nca = \"ca.pem\"\ncertificate = \"line-1.pem\"\nkey = \"line-1.key\"\n";
-    let Place::Tls { uri, files } = station(&format!("{away}{tls}")).1.unwrap().controller else {
-        panic!("{away}")
-    };
-    assert_eq!((uri.port_u16(), files.section), (Some(7443), "controller-tls"));
-    let bare = station(&away).1.unwrap_err();
-    assert!(
-        bare.contains("key `controller`: needs [controller-tls]: both sides prove who they are"),
-        "{bare}"
-    );
-    let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
-    assert!(idle.contains("key `controller-tls`: needs a `controller` with https://"), "{idle}");
 }

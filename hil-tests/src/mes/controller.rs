@@ -15,7 +15,8 @@ use data_encoding::{BASE64, HEXLOWER};
 use factory_proto::{
     head::HeadStatement,
     station::{
-        Outcome, RefusedReport, ReportResultsRequest, ReportResultsResponse, SignedHead, Unit,
+        HeartbeatRequest, HeartbeatResponse, Outcome, RefusedReport, ReportResultsRequest,
+        ReportResultsResponse, SignedHead, Unit, ValidateUnitRequest, ValidateUnitResponse,
         line_controller_server::{LineController, LineControllerServer},
         report_results_request::Report,
     },
@@ -33,7 +34,10 @@ use tokio_stream::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
-use super::temper::{Acknowledges, Temper};
+use super::{
+    interlock::Gate,
+    temper::{Acknowledges, Temper},
+};
 
 /// Reports that are made durable together, at most.
 const BATCH: usize = 64;
@@ -43,6 +47,7 @@ const BATCH: usize = 64;
 pub struct Controller {
     store: Arc<Mutex<Store>>,
     count: Arc<watch::Sender<Count>>,
+    gate: Gate,
 }
 
 /// What a controller got, repetitions included.
@@ -84,7 +89,13 @@ impl Controller {
             results: Vec::new(),
             heads: Vec::new(),
         };
-        Ok(Self { store: Arc::new(Mutex::new(store)), count: Arc::new(watch::channel(Count::default()).0) })
+        let count = Arc::new(watch::channel(Count::default()).0);
+        Ok(Self { store: Arc::new(Mutex::new(store)), count, gate: Gate::default() })
+    }
+
+    /// What it was asked and told beside results.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Changes how it behaves, from the next batch on.
@@ -349,5 +360,21 @@ impl LineController for Controller {
         let controller = self.clone();
         tokio::spawn(async move { controller.converse(first.into_iter().collect(), reports, answers).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn validate_unit(
+        &self,
+        request: Request<ValidateUnitRequest>,
+    ) -> Result<Response<ValidateUnitResponse>, Status> {
+        let temper = self.store().temper.clone();
+        Ok(Response::new(self.gate.validate(request.into_inner(), &temper).await?))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let temper = self.store().temper.clone();
+        Ok(Response::new(self.gate.beat(request.into_inner(), &temper)))
     }
 }

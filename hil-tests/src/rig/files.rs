@@ -10,6 +10,10 @@ use crate::target::FIRMWARE_ELF;
 
 /// The recipe that the line makes.
 pub const RECIPE: &str = "sensor";
+/// The station's name.
+pub const STATION: &str = "demo-line";
+/// What the files of the key are called that offline allowances are signed with.
+pub const ALLOWANCES: &str = "allowances";
 
 impl Rig {
     pub(super) fn write_files(&self, controller: &str) -> anyhow::Result<()> {
@@ -23,7 +27,8 @@ impl Rig {
         )?;
         self.write_secret("pin", "271828")?;
         self.write_secret("so-pin", "314159265")?;
-        self.make_order_key()?;
+        self.make_key("orders")?;
+        self.make_key(ALLOWANCES)?;
         fs::write(
             self.folder.join("signer.toml"),
             format!(
@@ -64,28 +69,30 @@ certificate = "{folder}/firmware.pem"
         Ok(())
     }
 
-    /// The brand owner's key, and its public half for the signer.
-    fn make_order_key(&self) -> anyhow::Result<()> {
+    /// A key of the brand owner or the MES, `NAME.key`, and its public half for the signer or the station, `NAME.pem`.
+    fn make_key(&self, name: &str) -> anyhow::Result<()> {
         let key = KeyPair::generate()?;
-        self.write_secret("orders.key", &key.serialize_pem())?;
+        self.write_secret(&format!("{name}.key"), &key.serialize_pem())?;
         let public = BASE64.encode(&key.subject_public_key_info());
         let public = format!("-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n");
-        Ok(fs::write(self.folder.join("orders.pem"), public)?)
+        Ok(fs::write(self.folder.join(format!("{name}.pem")), public)?)
     }
 
     fn station_file(&self, controller: &str) -> anyhow::Result<String> {
         let listen = self.station.trim_start_matches("http://");
         let mut file = format!(
-            r#"name = "demo-line"
+            r#"name = "{STATION}"
 state = "journal"
 recipes = "recipes"
 signer = "signer.sock"
 listen = "{listen}"
 listen-roles = ["mes", "engineer"]
 socket = "station.sock"
-controller = "{controller}"
+controllers = ["{controller}"]
 drain = "20s"
 signatures = {{ certificate = "firmware.pem" }}
+interlock = {{ demanded = true, deadline = "5s" }}
+offline-budget = {{ key = "{ALLOWANCES}.pem" }}
 "#
         );
         for name in &self.nests {

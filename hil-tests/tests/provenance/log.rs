@@ -58,6 +58,7 @@ pub fn closed(number: u128) -> Record {
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
             values: Values::default(),
+            allowed: None,
         },
         ended: SystemTime::UNIX_EPOCH,
         outcome: Outcome::Pass,

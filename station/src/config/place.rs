@@ -1,11 +1,14 @@
-//! Where the station file says that others are: the signer and the line's controller.
+//! Where the station file says that others are: the signer and the line's controllers.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use factory_settings::{Table, path, table, text};
+use factory_settings::{Table, list, path, table, text};
 use tonic::transport::Uri;
 
 use crate::place::{ClientFiles, Place};
+
+/// A list that is longer is a mistake.
+const MOST_CONTROLLERS: usize = 8;
 
 /// A path is a socket's; `https://host:port` is a server's, which needs `[signer-tls]`.
 pub fn signer(file: &mut Table<'_>) -> Option<Place> {
@@ -28,33 +31,46 @@ pub fn signer(file: &mut Table<'_>) -> Option<Place> {
     }
 }
 
-/// `http://` on loopback; `https://host:port` anywhere, which needs `[controller-tls]`.
-pub fn controller(file: &mut Table<'_>) -> Option<Place> {
-    let uri: Option<Uri> = file.required("controller", text);
+/// Each is `http://` on loopback, or `https://host:port` anywhere, which needs `[controller-tls]`.
+pub fn controllers(file: &mut Table<'_>) -> Option<Vec<Place>> {
+    let uris: Option<Vec<Uri>> = file.required("controllers", list(text));
     let tls = file.optional("controller-tls", table(|tls| files("controller-tls", tls)));
-    let (uri, tls) = (uri?, tls?);
-    match (uri.scheme_str(), tls) {
-        (Some("https"), Some(files)) => Some(Place::Tls { uri, files }),
-        (Some("https"), None) => {
-            file.complain("controller", "needs [controller-tls]: both sides prove who they are");
-            None
-        }
-        (Some("http"), None) if is_loopback(&uri) => Some(Place::Plain(uri)),
-        (Some("http"), Some(_)) if is_loopback(&uri) => {
-            file.complain(
-                "controller-tls",
-                "needs a `controller` with https://: there is no TLS with http://",
-            );
-            None
-        }
-        _ => {
-            file.complain(
-                "controller",
-                "must be an https:// address, with [controller-tls], or an http:// address on loopback",
-            );
-            None
-        }
+    let (uris, tls) = (uris?, tls?);
+    if !(1..=MOST_CONTROLLERS).contains(&uris.len()) {
+        file.complain("controllers", format!("must be 1 to {MOST_CONTROLLERS} addresses"));
     }
+    if tls.is_some() && uris.iter().all(|uri| uri.scheme_str() != Some("https")) {
+        file.complain(
+            "controller-tls",
+            "needs one of `controllers` with https://: there is no TLS with http://",
+        );
+    }
+    let mut seen = BTreeSet::new();
+    let mut places = Vec::new();
+    for uri in uris {
+        if !seen.insert(uri.to_string()) {
+            file.complain("controllers", format!("{uri} is there twice"));
+        }
+        places.push(match (uri.scheme_str(), &tls) {
+            (Some("https"), Some(files)) => Some(Place::Tls { uri, files: files.clone() }),
+            (Some("https"), None) => {
+                file.complain(
+                    "controllers",
+                    format!("{uri} needs [controller-tls]: both sides prove who they are"),
+                );
+                None
+            }
+            (Some("http"), _) if is_loopback(&uri) => Some(Place::Plain(uri)),
+            _ => {
+                file.complain(
+                    "controllers",
+                    format!("{uri} must be https://, with [controller-tls], or http:// on loopback"),
+                );
+                None
+            }
+        });
+    }
+    places.into_iter().collect()
 }
 
 fn files(section: &'static str, tls: &mut Table<'_>) -> Option<ClientFiles> {

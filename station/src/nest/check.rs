@@ -6,7 +6,6 @@ use std::{mem, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use factory_proto::outcome::Outcome;
 use tokio::{
-    sync::oneshot,
     task::JoinError,
     time::{Instant, sleep_until},
 };
@@ -14,7 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::{
-    Keeper, Left, Start, StartError, State,
+    Keeper, Left, Start, State,
+    ask::Reply,
     parking::{News, Parking},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) struct Check {
     /// The run that was in the nest until now, if its unit's leaving waits for this to be told.
     pub(super) left: Option<RunId>,
     /// Who wants to start a unit.
-    waiting: Vec<(Start, oneshot::Sender<Result<RunId, StartError>>)>,
+    waiting: Vec<(Start, Reply)>,
 }
 
 impl Check {
@@ -44,7 +44,7 @@ impl Check {
     }
 
     /// Answers a start when it is done.
-    pub(super) fn wait(&mut self, start: Start, reply: oneshot::Sender<Result<RunId, StartError>>) {
+    pub(super) fn wait(&mut self, start: Start, reply: Reply) {
         self.waiting.push((start, reply));
     }
 }
@@ -151,12 +151,12 @@ impl Keeper {
             self.tell();
         }
         for (start, reply) in waiting {
-            self.answer(start, reply).await;
+            self.start(start, reply).await;
         }
     }
 
     /// Tells watchers that the nest is free, or parked.
-    fn tell(&self) {
+    pub(super) fn tell(&self) {
         match self.health.parked() {
             None => {
                 info!(nest = %self.name, "nest is free");

@@ -26,6 +26,7 @@ fn run() -> RunOpened {
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
+        allowed: None,
     }
 }
 

@@ -15,6 +15,7 @@ use factory_door::{allowance::Place, guest::Origin};
 use factory_journal::Journal;
 use factory_proto::station::ErrorReason;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body, codegen::http};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
@@ -61,6 +62,8 @@ pub enum Kind {
         /// Bytes that its message may have.
         largest: usize,
     },
+    /// Changes something by a stream of requests, which its own service bounds; audited by the first of them.
+    Uploads,
     /// Looks.
     Looks,
     /// Is a stream of requests, which its own service bounds.
@@ -99,6 +102,7 @@ pub const RIGHTS: &[Right] = &[
     changes(station!("ReleaseUnit"), ENGINEERING),
     changes(station!("DisposeUnit"), PLANNING),
     changes(station!("AttestRegistration"), LINE),
+    changes(station!("LoadOfflineBudget"), LINE),
     looks(station!("GetUnit"), ANYBODY),
     looks(station!("ListUnits"), ANYBODY),
     looks(station!("WatchEvents"), ANYBODY),
@@ -151,6 +155,22 @@ pub struct Guarded<S> {
     inner: S,
 }
 
+/// Comes with each call that changes something: says whether anybody still waits for its answer. What has not begun yet
+/// need not begin then.
+#[derive(Clone)]
+pub struct HungUp(CancellationToken);
+
+impl HungUp {
+    /// Does `work`, unless the caller hangs up meanwhile, or its deadline passes; the work is dropped then.
+    ///
+    /// # Errors
+    /// CANCELLED, which only the audit sees.
+    pub async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, Status> {
+        let done = self.0.run_until_cancelled(work).await;
+        done.ok_or_else(|| Status::cancelled("the caller hung up before it had its answer"))
+    }
+}
+
 type Request = http::Request<Body>;
 type Response = http::Response<Body>;
 
@@ -180,7 +200,7 @@ where
 }
 
 impl Access {
-    async fn answer<S>(self: Arc<Self>, mut inner: S, call: Request) -> Result<Response, Status>
+    async fn answer<S>(self: Arc<Self>, mut inner: S, mut call: Request) -> Result<Response, Status>
     where
         S: Service<Request, Response = Response, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
@@ -192,7 +212,7 @@ impl Access {
         let right = right.ok_or_else(|| unknown(call.uri().path(), &caller))?;
         let allowed = caller.roles().meet(right.roles);
         match right.kind {
-            Kind::Changes { largest } => {
+            Kind::Changes { .. } | Kind::Uploads => {
                 let audited = Audited::begun(&caller, from, right.path);
                 if !allowed {
                     let refused = role_missing(&right, &caller);
@@ -201,9 +221,12 @@ impl Access {
                 }
                 // Whoever hangs up does not break off what has begun, nor its audit; its place is taken for as long.
                 let place: Option<Place> = call.extensions().get().cloned();
+                let hung_up = CancellationToken::new();
+                let _until_answered = hung_up.clone().drop_guard();
+                call.extensions_mut().insert(HungUp(hung_up));
                 let doing = tokio::spawn(async move {
                     let _place = place;
-                    self.change(inner, call, largest, &caller, audited).await
+                    self.change(inner, call, right.kind, &caller, audited).await
                 });
                 doing.await.unwrap_or_else(|_| Err(failed()))
             }
@@ -220,7 +243,7 @@ impl Access {
         &self,
         mut inner: S,
         call: Request,
-        largest: usize,
+        kind: Kind,
         caller: &Caller,
         mut audited: Audited,
     ) -> Result<Response, Status>
@@ -228,7 +251,11 @@ impl Access {
         S: Service<Request, Response = Response, Error = Infallible>,
         S::Future: Send + 'static,
     {
-        let answer = match self.whole(call, largest).await {
+        let read = match kind {
+            Kind::Changes { largest } => self.whole(call, largest).await,
+            _ => first(call).await,
+        };
+        let answer = match read {
             Ok((call, message)) => {
                 audited.is_about(&message);
                 // What panics is audited as well.
@@ -246,17 +273,29 @@ impl Access {
     async fn whole(&self, call: Request, largest: usize) -> Result<(Request, frame::Message), Status> {
         let (head, body) = call.into_parts();
         let large = || self.large.clone().try_acquire_owned().ok();
-        let whole = frame::read(body, SMALL, largest, large).await.map_err(|error| match error {
-            FrameError::TooLarge(length) => too_large(length, largest),
-            FrameError::TooMany => Status::with_error_details(
-                Code::ResourceExhausted,
-                "too many large messages at a time; send the same one again in 1s",
-                ErrorDetails::with_retry_info(Some(LARGE_LATER)),
-            ),
-            FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
-            FrameError::Broken(status) => status,
-        })?;
+        let whole = frame::read(body, SMALL, largest, large).await;
+        let whole = whole.map_err(|error| unread(error, largest))?;
         Ok((http::Request::from_parts(head, whole.body()), whole))
+    }
+}
+
+/// The call, and the beginning of what it streams.
+async fn first(call: Request) -> Result<(Request, frame::Message), Status> {
+    let (head, body) = call.into_parts();
+    let (first, body) = frame::peek(body, SMALL).await.map_err(|error| unread(error, SMALL))?;
+    Ok((http::Request::from_parts(head, body), first))
+}
+
+fn unread(error: FrameError, largest: usize) -> Status {
+    match error {
+        FrameError::TooLarge(length) => too_large(length, largest),
+        FrameError::TooMany => Status::with_error_details(
+            Code::ResourceExhausted,
+            "too many large messages at a time; send the same one again in 1s",
+            ErrorDetails::with_retry_info(Some(LARGE_LATER)),
+        ),
+        FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
+        FrameError::Broken(status) => status,
     }
 }
 

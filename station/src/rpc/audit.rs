@@ -8,10 +8,18 @@ use std::{
 
 use factory_door::guest::{Guest as _, Origin};
 use factory_journal::{Journal, JournalError, Room, Sequence};
+use prost_types::{
+    DescriptorProto, FieldDescriptorProto, FileDescriptorProto,
+    field_descriptor_proto::{Label, Type},
+};
 use tonic::{Code, Status, body::Body, codegen::http};
 use tracing::{error, warn};
 
-use super::{access::method, command::ListAudit, frame::Message};
+use super::{
+    access::method,
+    command::ListAudit,
+    frame::{self, Fields, Message},
+};
 use crate::{
     callers::Caller,
     record::{CallAbout, CallAudited, Record},
@@ -32,36 +40,65 @@ const FIELDS: [(&str, Field); 6] = [
     ("recipe", |about| &mut about.recipe),
 ];
 
+/// What a field of a message holds, by its number.
+type Numbers = HashMap<u32, Part>;
+
+enum Part {
+    Text(Field),
+    /// The first request of a stream has them one level further in.
+    Message(Numbers),
+}
+
+/// How far in they may be.
+const DEPTH: usize = 1;
+
 /// Where each method's request has these fields.
-static NUMBERS: LazyLock<HashMap<String, HashMap<u32, Field>>> = LazyLock::new(|| {
-    let files = factory_proto::descriptors().file;
-    let messages: HashMap<_, _> = files
-        .iter()
-        .flat_map(|file| {
-            file.message_type
-                .iter()
-                .map(move |message| (format!(".{}.{}", file.package(), message.name()), message))
-        })
-        .collect();
-    let methods = files.iter().flat_map(|file| {
-        file.service.iter().flat_map(move |service| {
-            let path = format!("/{}.{}", file.package(), service.name());
-            service
-                .method
-                .iter()
-                .map(move |method| (format!("{path}/{}", method.name()), method.input_type()))
-        })
-    });
-    let numbers = |message: &str| {
-        let fields = messages.get(message).map(|message| message.field.as_slice()).unwrap_or_default();
-        let known = fields.iter().filter_map(|field| {
-            let (_, known) = FIELDS.iter().find(|(name, _)| *name == field.name())?;
-            Some((u32::try_from(field.number()).ok()?, *known))
-        });
-        known.collect()
+static METHODS: LazyLock<HashMap<String, Numbers>> =
+    LazyLock::new(|| methods(&factory_proto::descriptors().file));
+
+fn methods(files: &[FileDescriptorProto]) -> HashMap<String, Numbers> {
+    let mut messages = HashMap::new();
+    for file in files {
+        let named = |message| (format!(".{}.{}", file.package(), DescriptorProto::name(message)), message);
+        messages.extend(file.message_type.iter().map(named));
+    }
+    let mut methods = HashMap::new();
+    for file in files {
+        for service in &file.service {
+            for method in &service.method {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                methods.insert(path, numbers(&messages, method.input_type(), DEPTH));
+            }
+        }
+    }
+    methods
+}
+
+fn numbers(messages: &HashMap<String, &DescriptorProto>, name: &str, depth: usize) -> Numbers {
+    let fields = messages.get(name).map(|message| message.field.as_slice()).unwrap_or_default();
+    let part = |field: &FieldDescriptorProto| match field.r#type() {
+        Type::String => {
+            FIELDS.iter().find(|(name, _)| *name == field.name()).map(|(_, text)| Part::Text(*text))
+        }
+        Type::Message if depth > 0 && field.label() != Label::Repeated => {
+            Some(Part::Message(numbers(messages, field.type_name(), depth - 1)))
+        }
+        _ => None,
     };
-    methods.map(|(path, message)| (path, numbers(message))).collect()
-});
+    fields.iter().filter_map(|field| Some((u32::try_from(field.number()).ok()?, part(field)?))).collect()
+}
+
+fn learn(about: &mut CallAbout, numbers: &Numbers, fields: Fields<'_>) {
+    for (number, bytes) in fields {
+        match numbers.get(&number) {
+            Some(Part::Text(field)) => {
+                *field(about) = Some(bounded(&String::from_utf8_lossy(bytes), LONGEST_ID));
+            }
+            Some(Part::Message(inner)) => learn(about, inner, frame::fields(bytes)),
+            None => {}
+        }
+    }
+}
 
 /// A call that is to be kept.
 pub struct Audited {
@@ -88,12 +125,8 @@ impl Audited {
 
     /// Learns from its message what it is about.
     pub fn is_about(&mut self, message: &Message) {
-        let Some(numbers) = NUMBERS.get(self.path) else { return };
-        for (number, bytes) in message.fields() {
-            if let Some(field) = numbers.get(&number) {
-                let text = String::from_utf8_lossy(bytes);
-                *field(&mut self.record.about) = Some(bounded(&text, LONGEST_ID));
-            }
+        if let Some(numbers) = METHODS.get(self.path) {
+            learn(&mut self.record.about, numbers, message.fields());
         }
     }
 }
@@ -194,4 +227,70 @@ pub fn page(journal: &Journal<Record>, list: &ListAudit) -> Result<Page, Journal
 
 fn bounded(text: &str, longest: usize) -> String {
     text.chars().take(longest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{MethodDescriptorProto, ServiceDescriptorProto};
+
+    use super::*;
+
+    fn field(name: &str, number: i32, kind: Type, of: &str) -> FieldDescriptorProto {
+        FieldDescriptorProto {
+            name: Some(name.to_owned()),
+            number: Some(number),
+            r#type: Some(kind.into()),
+            label: Some(Label::Optional.into()),
+            type_name: (!of.is_empty()).then(|| of.to_owned()),
+            ..FieldDescriptorProto::default()
+        }
+    }
+
+    /// A file with a method whose request has these fields, and may hold a message with the others.
+    fn about(
+        outer: Vec<FieldDescriptorProto>,
+        inner: Vec<FieldDescriptorProto>,
+        message: &[u8],
+    ) -> CallAbout {
+        let message_type = |name: &str, field| DescriptorProto {
+            name: Some(name.to_owned()),
+            field,
+            ..DescriptorProto::default()
+        };
+        let method = MethodDescriptorProto {
+            name: Some("Do".to_owned()),
+            input_type: Some(".x.Outer".to_owned()),
+            ..MethodDescriptorProto::default()
+        };
+        let file = FileDescriptorProto {
+            package: Some("x".to_owned()),
+            message_type: vec![message_type("Outer", outer), message_type("Inner", inner)],
+            service: vec![ServiceDescriptorProto {
+                name: Some("S".to_owned()),
+                method: vec![method],
+                ..ServiceDescriptorProto::default()
+            }],
+            ..FileDescriptorProto::default()
+        };
+        let mut about = CallAbout::default();
+        learn(&mut about, &methods(&[file])["/x.S/Do"], frame::fields(message));
+        about
+    }
+
+    #[test]
+    fn a_call_is_about_what_its_fields_say_and_those_of_the_message_in_it() {
+        let serial = || field("serial", 2, Type::String, "");
+        let start = field("start", 1, Type::Message, ".x.Inner");
+        let message = b"\x12\x03SN1\x0a\x04\x12\x02SN";
+        let flat = about(vec![serial()], vec![], message);
+        assert_eq!(flat, CallAbout { serial: Some("SN1".to_owned()), ..CallAbout::default() });
+        // The last one counts, as protobuf has it.
+        let nested = about(vec![serial(), start.clone()], vec![serial()], message);
+        assert_eq!(nested.serial.as_deref(), Some("SN"));
+        // Neither what has the name and is no text, nor what repeats.
+        let number = field("serial", 2, Type::Bytes, "");
+        assert_eq!(about(vec![number], vec![], message), CallAbout::default());
+        let many = FieldDescriptorProto { label: Some(Label::Repeated.into()), ..start };
+        assert_eq!(about(vec![many], vec![serial()], message), CallAbout::default());
+    }
 }

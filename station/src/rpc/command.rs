@@ -231,6 +231,15 @@ pub fn dispose(mut request: messages::DisposeUnitRequest) -> Result<(Command, Un
     fields.finish(disposed())
 }
 
+/// A signed allowance, which is read where its key is.
+pub fn allowance(mut request: messages::LoadOfflineBudgetRequest) -> Result<(Command, String), Status> {
+    let mut fields = Fields::default();
+    let command = fields.command(&mut request);
+    let given = (!request.allowance.trim().is_empty()).then_some(request.allowance);
+    let allowance = fields.check("allowance", given.ok_or("is empty: give what the MES signed"));
+    fields.finish(command.zip(allowance))
+}
+
 /// A page of runs.
 pub struct List {
     /// Of these.

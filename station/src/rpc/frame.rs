@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio_stream::StreamExt as _;
 use tonic::{Status, body::Body, codegen::Bytes};
 
 /// One byte that says whether it is compressed, four with its length.
@@ -67,6 +68,27 @@ async fn read_all(
     Ok(Message { bytes: bytes.into(), _large: place })
 }
 
+/// The first message of a stream, or as much of it as comes with its first `most` bytes; and the whole stream again.
+///
+/// # Errors
+/// It does not come.
+pub async fn peek(mut body: Body, most: usize) -> Result<(Message, Body), FrameError> {
+    let mut bytes = Vec::new();
+    let read = async {
+        while declared(&bytes).is_none_or(|length| bytes.len() < HEAD + length.min(most)) {
+            let Some(frame) = body.frame().await else { break };
+            let Ok(data) = frame.map_err(FrameError::Broken)?.into_data() else { continue };
+            bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, read).await.unwrap_or(Err(FrameError::TooSlow))?;
+    let first = Message { bytes: bytes.into(), _large: None };
+    let begun = BodyStream::new(Full::new(first.bytes.clone()).map_err(|never| match never {}));
+    let whole = Body::new(StreamBody::new(begun.chain(BodyStream::new(body))));
+    Ok((first, whole))
+}
+
 fn declared(bytes: &[u8]) -> Option<usize> {
     let [_, length @ ..] = bytes.first_chunk::<HEAD>()?;
     usize::try_from(u32::from_be_bytes(*length)).ok()
@@ -78,16 +100,23 @@ impl Message {
         Body::new(Full::new(self.bytes.clone()))
     }
 
-    /// The fields at its top level that have bytes: number and bytes. Ends where the message makes no sense.
-    pub fn fields(&self) -> impl Iterator<Item = (u32, &[u8])> {
+    /// Its fields.
+    pub fn fields(&self) -> Fields<'_> {
         // What is compressed is refused by the service.
         let plain = self.bytes.first() == Some(&0);
-        Fields(self.bytes.get(HEAD..).filter(|_| plain).unwrap_or_default())
+        let message = self.bytes.get(HEAD..).filter(|_| plain).unwrap_or_default();
+        // More may have come already of a stream.
+        fields(message.get(..declared(&self.bytes).unwrap_or(0)).unwrap_or(message))
     }
 }
 
+/// The fields of a message at its top level that have bytes: number and bytes. Ends where the message makes no sense.
+pub fn fields(message: &[u8]) -> Fields<'_> {
+    Fields(message)
+}
+
 /// The fields of a protobuf message (protobuf.dev, "Encoding").
-struct Fields<'a>(&'a [u8]);
+pub struct Fields<'a>(&'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (u32, &'a [u8]);
@@ -141,7 +170,8 @@ mod tests {
     use super::*;
 
     fn check(message: &[u8], fields: &[(u32, &[u8])]) {
-        let bytes = [&[0, 0, 0, 0, 9], message].concat().into();
+        let length = u8::try_from(message.len()).unwrap();
+        let bytes = [&[0, 0, 0, 0, length], message].concat().into();
         let message = Message { bytes, _large: None };
         assert_eq!(message.fields().collect::<Vec<_>>(), fields);
     }
@@ -157,6 +187,23 @@ mod tests {
         // It says that more bytes come than there are; then a group, which nobody uses.
         check(b"\x0a\x01a\x12\x7fb", &[(1, b"a")]);
         check(b"\x0a\x01a\x0b\x0a\x01b", &[(1, b"a")]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_whole_again_after_its_first_message_was_looked_at() {
+        // The first message, whose head is torn, and the second one, which begins with the end of the first.
+        let pieces = [&b"\0\0\0"[..], b"\0\x04\x0a", b"\x02ab\0\0\0\0\x03", b"\x12\x01c"];
+        let once = |piece: &'static [u8]| BodyStream::new(Full::new(Bytes::from_static(piece)));
+        let stream =
+            tokio_stream::iter(pieces).then(move |piece| async move { once(piece).next().await.unwrap() });
+        let body = Body::new(StreamBody::new(Box::pin(stream)));
+        let (first, body) = peek(body, 100).await.unwrap();
+        assert_eq!(first.fields().collect::<Vec<_>>(), [(1, &b"ab"[..])]);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), pieces.concat());
+        // One that ends too soon is for the service to refuse.
+        let (first, body) = peek(Body::new(Full::new(Bytes::from_static(pieces[0]))), 100).await.unwrap();
+        assert_eq!(first.fields().count(), 0);
+        assert_eq!(body.collect().await.unwrap().to_bytes(), pieces[0]);
     }
 
     proptest! {

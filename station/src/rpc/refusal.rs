@@ -10,8 +10,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt as _};
 
 use crate::{
-    commands::CommandError, nest::StartError, orders::OrderError, recipe::RecipeError, signer::SignerError,
-    unit_list::UnitListError,
+    commands::CommandError, line::offline::OfflineError, nest::StartError, orders::OrderError,
+    recipe::RecipeError, signer::SignerError, unit_list::UnitListError,
 };
 
 /// Whose reasons they are, for `google.rpc.ErrorInfo`.
@@ -149,6 +149,11 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::MessageTooLarge => (Code::ResourceExhausted, None),
         R::StationNotReady => (Code::FailedPrecondition, None),
         R::ShuttingDown => (Code::Unavailable, after(5)),
+        R::ControllerRefused => (Code::FailedPrecondition, None),
+        R::InterlockNotServed => (Code::FailedPrecondition, None),
+        R::OfflineBudgetExhausted => (Code::FailedPrecondition, after(10)),
+        R::StartAborted => (Code::Aborted, None),
+        R::AllowanceNotTaken => (Code::FailedPrecondition, None),
     }
 }
 
@@ -166,6 +171,25 @@ impl Refused for StartError {
             Self::Recipe(error) => error.refusal(),
             Self::Unit(_) => Refusal::of(R::UnitValues),
             Self::Credentials(_) => Refusal::of(R::UnitNotSupplied),
+            Self::Refused { serial, controller, .. } => {
+                Refusal::of(R::ControllerRefused).about("serial", serial).about("controller", controller)
+            }
+            Self::NotServed { controller } => {
+                Refusal::of(R::InterlockNotServed).about("controller", controller)
+            }
+            Self::NoLeave { .. } => Refusal::of(R::OfflineBudgetExhausted),
+            Self::Aborted(_) => Refusal::of(R::StartAborted),
+            Self::Journal(error) => error.refusal(),
+        }
+    }
+}
+
+impl Refused for OfflineError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::NoKey | Self::Allowance(_) | Self::NotTaken(_) => {
+                Refusal::of(ErrorReason::AllowanceNotTaken)
+            }
             Self::Journal(error) => error.refusal(),
         }
     }

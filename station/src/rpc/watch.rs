@@ -199,8 +199,15 @@ impl Watcher {
             },
             Record::UnitReleased(released) => self.of_unit(&released.serial, entry.sequence).await,
             Record::UnitDisposed(disposed) => self.of_unit(&disposed.serial, entry.sequence).await,
+            Record::UnitRefused(refused) => Ok(About {
+                nest: Some(refused.nest.clone()),
+                run: Some(refused.run),
+                serial: Some(refused.serial.clone()),
+                order: Some(refused.order.clone()),
+            }),
             Record::Checkpoint(_)
             | Record::HeadSigned(_)
+            | Record::BudgetGranted(_)
             | Record::RegistrationAttested(_)
             | Record::CommandDone(_)
             | Record::CallAudited(_) => Ok(About::default()),

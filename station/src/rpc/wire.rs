@@ -1,5 +1,7 @@
 //! Records in the words of the wire. Nothing else in the station knows both.
 
+use std::collections::HashMap;
+
 use factory_journal::{Entry, Sequence};
 use factory_proto::{
     ids::NestName,
@@ -8,14 +10,17 @@ use factory_proto::{
 };
 use prost_types::{Duration, Timestamp};
 
+pub mod line;
+
 use crate::{
     books::Order,
     callers::Caller,
     health::parts::Part,
     preflight::Check,
+    recipe::template::Values,
     record::{
-        CallAudited, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, RegistrationAttested,
-        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
+        AllowedBy, CallAudited, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record,
+        RegistrationAttested, ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -144,6 +149,7 @@ pub fn order(order: &Order) -> wire::WorkOrder {
 }
 
 fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
+    let (validated_by, offline_allowance) = allowed(run.allowed.as_ref());
     wire::Unit {
         station: station.to_string(),
         run_id: run.run.to_string(),
@@ -153,9 +159,24 @@ fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
         started: Some(run.started.into()),
         recipe_digest: run.recipe_digest.to_vec(),
         station_version: env!("CARGO_PKG_VERSION").to_owned(),
-        values: run.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        values: values(&run.values),
+        validated_by,
+        offline_allowance,
         ..wire::Unit::default()
     }
+}
+
+/// The controller's address, or the offline allowance's id; both are empty where nobody was asked.
+fn allowed(by: Option<&AllowedBy>) -> (String, String) {
+    match by {
+        None => Default::default(),
+        Some(AllowedBy::Controller(address)) => (address.clone(), String::new()),
+        Some(AllowedBy::Budget(allowance)) => (String::new(), allowance.to_string()),
+    }
+}
+
+fn values(values: &Values) -> HashMap<String, String> {
+    values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn findings(unit: &mut wire::Unit, found: &Findings) {

@@ -20,6 +20,7 @@ fn run(serial: &str, nest: &str, outcome: Outcome) -> RunClosed {
         recipe_digest: [0; 32],
         started: time(0),
         values: crate::recipe::template::Values::default(),
+        allowed: None,
     };
     let stopped = (outcome != Outcome::Pass)
         .then(|| Stopped { step: Some(Step::Tag), reason: format!("unit {serial} has no tag") });

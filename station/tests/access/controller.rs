@@ -62,6 +62,7 @@ fn result() -> [Record; 2] {
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
+        allowed: None,
     };
     let closed = RunClosed {
         opened: opened.clone(),

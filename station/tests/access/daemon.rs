@@ -45,7 +45,8 @@ state = "state"
 recipes = "recipes"
 signer = "signer.sock"
 socket = "station.sock"
-controller = "http://127.0.0.1:9"
+controllers = ["http://127.0.0.1:9"]
+interlock.demanded = false
 signatures.demanded = false
 drain = "1s"
 {listen}

@@ -4,7 +4,9 @@ use data_encoding::HEXLOWER;
 use factory_proto::station::{DescribeStationRequest, station_client::StationClient};
 use tonic::transport::Channel;
 
-use crate::connect::refused;
+use crate::{budget, connect::refused};
+
+const SHOWN: usize = 10;
 
 pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let answer = station.describe_station(DescribeStationRequest {}).await.map_err(refused)?.into_inner();
@@ -34,6 +36,26 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
         let since = part.since.and_then(|time| SystemTime::try_from(time).ok());
         let since = since.map_or_else(String::new, |time| format!(" for {}", age(time)));
         println!("{} in trouble{since}: {}", part.part, part.trouble);
+    }
+    for controller in answer.controllers {
+        let used = if controller.in_use { ", in use" } else { "" };
+        let trouble = match controller.trouble.as_str() {
+            "" => String::new(),
+            trouble => format!(", does not answer: {trouble}"),
+        };
+        println!("controller {}{used}{trouble}", controller.address);
+    }
+    println!("{}", budget::told(&answer.offline_budget.unwrap_or_default()));
+    // The newest are what an operator asks about; the log has them all.
+    for unit in answer.refused_units.iter().take(SHOWN) {
+        let time = unit.time.and_then(|time| SystemTime::try_from(time).ok());
+        let since = time.map_or_else(String::new, |time| format!(", {} ago", age(time)));
+        println!(
+            "unit {} in nest {} was refused{since}: {}",
+            unit.serial,
+            unit.nest,
+            unit.reasons.join("; ")
+        );
     }
     println!("recipes: {}", answer.recipes.join(", "));
     for nest in answer.nests {

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod audit;
+mod budget;
 mod connect;
 mod describe;
 mod fcc;
@@ -49,6 +50,9 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Lets the station run on while no controller of the line answers.
+    #[command(subcommand)]
+    Budget(budget::Budget),
     /// Shows yields, where units are lost, and how long steps take.
     Yield(yields::Yield),
     /// Lists the calls that changed something, or would have: who, what, from where, and what came of it.
@@ -83,6 +87,8 @@ async fn main() -> anyhow::Result<()> {
         Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
+        Verb::Budget(budget::Budget::Load(load)) => load.run(&mut station().await?).await,
+        Verb::Budget(budget::Budget::Sign(sign)) => sign.run(),
         Verb::Yield(asked) => asked.run(&mut station().await?).await,
         Verb::Watch(watch) => watch.run(&mut station().await?).await,
         Verb::Audit(audit) => audit.run(&mut station().await?).await,

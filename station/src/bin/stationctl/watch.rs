@@ -8,7 +8,7 @@ use factory_proto::station::{
 };
 use tonic::transport::Channel;
 
-use crate::{connect::refused, unit::outcome};
+use crate::{budget, connect::refused, unit::outcome};
 
 #[derive(Args)]
 pub struct Watch {
@@ -88,6 +88,10 @@ fn text(event: &Event) -> String {
             format!("certificate of {} is there", identity.endpoint_name)
         }
         Event::ChipSeen(seen) => format!("chip {}", HEXLOWER.encode(&seen.chip)),
+        Event::UnitRefused(unit) => {
+            format!("REFUSED by {}: {}", unit.controller, unit.reasons.join("; "))
+        }
+        Event::OfflineBudget(budget) => budget::told(budget),
         Event::UnitReleased(released) => format!("released: {}", released.reason),
         Event::UnitDisposed(disposed) => disposition(disposed.disposition).to_owned(),
         Event::HeadSigned(_) => "head of the log signed".to_owned(),
@@ -140,6 +144,8 @@ fn name(event: &Event) -> &'static str {
         Event::IssuanceAsked(_) => "issuance_asked",
         Event::Issued(_) => "issued",
         Event::ChipSeen(_) => "chip_seen",
+        Event::UnitRefused(_) => "unit_refused",
+        Event::OfflineBudget(_) => "offline_budget",
         Event::UnitReleased(_) => "unit_released",
         Event::UnitDisposed(_) => "unit_disposed",
         Event::HeadSigned(_) => "head_signed",

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     callers::{CallerSettings, Callers},
     record::CallAudited,
+    rpc::deadline::Timely,
 };
 
 fn call() -> Request {
@@ -58,6 +59,26 @@ async fn a_change_that_has_begun_goes_on_when_its_caller_hangs_up_and_is_audited
     end.send(()).unwrap();
     let audited = kept(&journal).await;
     assert_eq!((audited.method.as_str(), audited.code), ("AbortUnit", Code::AlreadyExists as u32));
+}
+
+#[tokio::test]
+async fn a_change_whose_time_is_up_is_answered_at_once_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = journal(&folder);
+    let (end, ended) = tokio::sync::watch::channel(false);
+    let slow = service_fn(move |_: Request| {
+        let mut ended = ended.clone();
+        async move {
+            ended.wait_for(|ended| *ended).await.unwrap();
+            Ok::<_, Infallible>(Status::already_exists("done").into_http())
+        }
+    });
+    let mut short = call();
+    short.headers_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    let answer = Timely(AccessLayer::new(journal.clone()).layer(slow)).oneshot(short).await.unwrap();
+    assert_eq!(Status::from_header_map(answer.headers()).unwrap().code(), Code::DeadlineExceeded);
+    end.send_replace(true);
+    assert_eq!(kept(&journal).await.code, Code::AlreadyExists as u32);
 }
 
 #[tokio::test]

@@ -57,6 +57,7 @@ fn run(number: u8) -> RunOpened {
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
+        allowed: None,
     }
 }
 

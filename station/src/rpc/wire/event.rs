@@ -8,7 +8,7 @@ use factory_proto::{
     station::{self as wire, EventKind, WatchEventsResponse, watch_events_response::Event as Told},
 };
 
-use super::{identity, outcome, quarantine, refused, resumption, signed_head, stopped};
+use super::{allowed, identity, line, outcome, quarantine, refused, resumption, signed_head, stopped};
 use crate::{
     events::{Event, What},
     record::{Record, RunClosed, RunId, RunOpened},
@@ -52,6 +52,7 @@ pub fn live(event: &Event, about: &About, last: Sequence) -> (EventKind, WatchEv
     let (kind, told) = match &event.what {
         What::Nest { busy } => nest_state(*busy, ""),
         What::Parked { reason } => nest_state(false, reason),
+        What::Budget(left) => (EventKind::Order, Told::OfflineBudget(line::budget(left.clone(), None))),
         What::StepStopped(step, outcome) => step_ended(*step, *outcome),
         What::Progress(step, progress) => {
             let (step, phase) = (step.to_string(), progress.phase.clone());
@@ -72,7 +73,9 @@ fn record(record: &Record) -> (EventKind, Told) {
             (EventKind::Order, Told::OrderOpened(opened))
         }
         Record::RunOpened(opened) => {
-            let accepted = wire::RunAccepted { work_order: opened.order.to_string() };
+            let (work_order, (validated_by, offline_allowance)) =
+                (opened.order.to_string(), allowed(opened.allowed.as_ref()));
+            let accepted = wire::RunAccepted { work_order, validated_by, offline_allowance };
             (EventKind::Run, Told::RunAccepted(accepted))
         }
         Record::StepStarted(started) => {
@@ -104,6 +107,8 @@ fn record(record: &Record) -> (EventKind, Told) {
         Record::RegistrationAttested(stated) => {
             (EventKind::Order, Told::RegistrationAttested(super::registration(stated)))
         }
+        Record::UnitRefused(refused) => (EventKind::Unit, Told::UnitRefused(line::refused(refused))),
+        Record::BudgetGranted(granted) => (EventKind::Order, Told::OfflineBudget(line::granted(granted))),
         Record::UnitReleased(released) => {
             let (reason, reworked) = (released.reason.clone(), released.reworked);
             (EventKind::Unit, Told::UnitReleased(wire::UnitReleased { reason, reworked }))
