@@ -142,9 +142,12 @@ async fn a_message_longer_than_its_call_needs_is_not_read() -> anyhow::Result<()
     let long = || "x".repeat(100_000);
     let start = StartUnitRequest { serial: long(), ..StartUnitRequest::default() };
     let refused = station.start_unit(start).await.expect_err("it is too long");
-    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     let release = ReleaseUnitRequest { reason: long(), ..ReleaseUnitRequest::default() };
-    assert_eq!(station.release_unit(release).await.expect_err("it is too long").code(), Code::OutOfRange);
+    assert_eq!(
+        station.release_unit(release).await.expect_err("it is too long").code(),
+        Code::ResourceExhausted
+    );
     // A list of units may be that long, and is read.
     let open = OpenWorkOrderRequest { unit_list: long().into(), ..OpenWorkOrderRequest::default() };
     assert_eq!(station.open_work_order(open).await.expect_err("it is no list").code(), Code::InvalidArgument);

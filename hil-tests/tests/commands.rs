@@ -21,7 +21,8 @@ async fn line(folder: &Path) -> anyhow::Result<(Rig, StationClient<Channel>)> {
     let mut rig = Rig::build(folder, programs, &["A"], &format!("http://{}", free_address()?))?;
     rig.start_signer()?;
     rig.start_station()?;
-    let station = StationClient::connect(rig.station.clone()).await?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::attest(&rig, &mut station).await?;
     Ok((rig, station))
 }
 
@@ -97,7 +98,7 @@ async fn a_command_is_carried_out_once_whoever_sends_it_again_and_when() -> anyh
         reworked: false,
     };
     let refused = station.release_unit(release.clone()).await.expect_err("it is not set aside");
-    assert_eq!(reason(&refused), "UNIT_NOT_QUARANTINED");
+    assert_eq!(reason(&refused), "UNIT_NOT_HELD");
 
     for restarted in [false, true] {
         if restarted {
