@@ -14,12 +14,13 @@ use factory_hil_tests::{
 };
 use factory_journal::{Journal, Options};
 use factory_station::{
+    line::controllers::Controllers,
+    place::Place,
     record::Record,
     results::{Backlog, Uplink},
 };
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 #[path = "../benches/made/result.rs"]
 mod made;
@@ -46,7 +47,7 @@ impl Station {
     fn start(&mut self, controller: SocketAddr) -> anyhow::Result<()> {
         let uplink = Uplink {
             station: "line-1".parse()?,
-            controller: Endpoint::from_shared(format!("http://{controller}"))?,
+            controllers: Controllers::at(&[Place::Plain(format!("http://{controller}").parse()?)])?,
             journal: self.journal.clone(),
             backlog: self.backlog.clone(),
         };
