@@ -430,7 +430,7 @@ async fn the_same_command_twice_is_one_question_and_one_run() -> anyhow::Result<
     assert_eq!(line.controller.gate().questions().len(), 1);
     let mut other = start(1);
     other.serial = "SN0002".to_owned();
-    refused(line.station.start_unit(other).await, Code::AlreadyExists, &["started another unit"]);
+    refused(line.station.start_unit(other).await, Code::AlreadyExists, &["was used before"]);
     line.serving.abort();
     Ok(())
 }
