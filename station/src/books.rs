@@ -11,7 +11,10 @@ use factory_proto::{
 
 use crate::{
     phase::{IllegalRecord, Phase},
-    record::{Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RunId, RunOpened, SetAside},
+    record::{
+        Checkpoint, Findings, OrderMoved, OrderOpened, OrderState, OrderTally, Quarantine, Record, RunId,
+        RunOpened, SetAside,
+    },
 };
 
 /// A work order and how far it has come.
@@ -21,6 +24,20 @@ pub struct Order {
     pub opened: OrderOpened,
     /// Units that passed.
     pub passed: u32,
+    /// As it was paused, resumed or closed last; absent when it never was.
+    pub moved: Option<OrderMoved>,
+}
+
+impl Order {
+    /// Whether it starts units.
+    pub fn state(&self) -> OrderState {
+        self.moved.as_ref().map_or(OrderState::Open, |moved| moved.to)
+    }
+
+    /// Why it is as it is; empty when it never was otherwise.
+    pub fn reason(&self) -> &str {
+        self.moved.as_ref().map_or("", |moved| &moved.reason)
+    }
 }
 
 /// A run that has no result yet.
@@ -49,7 +66,10 @@ impl Books {
     /// The books as a checkpoint holds them; the records of its open runs are still to be learnt.
     pub fn at(checkpoint: Checkpoint) -> Self {
         let order = |tally: OrderTally| {
-            (tally.opened.order.clone(), Order { opened: tally.opened, passed: tally.passed })
+            (
+                tally.opened.order.clone(),
+                Order { opened: tally.opened, passed: tally.passed, moved: tally.moved },
+            )
         };
         let aside = |aside: SetAside| (aside.serial, aside.quarantine);
         Self {
@@ -61,7 +81,11 @@ impl Books {
 
     /// These books, which know of all records up to `covers`, for the journal.
     pub fn checkpoint(&self, covers: Sequence) -> Checkpoint {
-        let tally = |order: &Order| OrderTally { opened: order.opened.clone(), passed: order.passed };
+        let tally = |order: &Order| OrderTally {
+            opened: order.opened.clone(),
+            passed: order.passed,
+            moved: order.moved.clone(),
+        };
         let aside = |(serial, quarantine): (&Serial, &Quarantine)| SetAside {
             serial: serial.clone(),
             quarantine: quarantine.clone(),
@@ -82,7 +106,14 @@ impl Books {
         self.follow(&record)?;
         match record {
             Record::OrderOpened(opened) => {
-                self.orders.insert(opened.order.clone(), Order { opened, passed: 0 });
+                self.orders.insert(opened.order.clone(), Order { opened, passed: 0, moved: None });
+            }
+            Record::OrderMoved(moved) => {
+                if let Some(order) = self.orders.get_mut(&moved.order)
+                    && order.state().may_become(moved.to)
+                {
+                    order.moved = Some(moved);
+                }
             }
             Record::UnitReleased(released) => {
                 self.quarantined.remove(&released.serial);
@@ -131,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        orders::moves::moved,
         record::{ChipSeen, RunClosed, StepPassed, StepStarted, UnitReleased},
         step::Step,
     };
@@ -170,6 +202,7 @@ mod tests {
             recipe_digest: [0; 32],
             quantity: 9,
             units: None,
+            quota: None,
         };
         let findings = Findings { firmware_version: Some("1.0.0".to_owned()), ..Findings::default() };
         let id = run(4).run;
@@ -179,6 +212,7 @@ mod tests {
             Record::RunOpened(run(1)),
             closed(1, Outcome::Pass, None),
             Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
+            Record::OrderMoved(moved(&run(4).order, 5, OrderState::Paused)),
             Record::RunOpened(run(2)),
             closed(2, Outcome::Error, Some(quarantine())),
             Record::ChipSeen(ChipSeen { run: id, chip: vec![4] }),
@@ -189,6 +223,9 @@ mod tests {
             }),
             Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),
+            Record::OrderMoved(moved(&run(4).order, 6, OrderState::Closed)),
+            // No station writes this: what is closed stays closed.
+            Record::OrderMoved(moved(&run(4).order, 7, OrderState::Open)),
             Record::StepPassed(Box::new(StepPassed { run: id, step: Step::Flash, findings })),
         ]
     }
@@ -204,6 +241,8 @@ mod tests {
         let books = books_after(&story());
         let passed: Vec<u32> = books.orders.values().map(|order| order.passed).collect();
         assert_eq!(passed, [1]);
+        let states: Vec<_> = books.orders.values().map(|order| (order.state(), order.reason())).collect();
+        assert_eq!(states, [(OrderState::Closed, "reason 6")]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
         let [open] = books.open.values().collect::<Vec<_>>()[..] else { panic!("{:?}", books.open) };
         assert_eq!(open.phase, Phase::Between { run: run(4), done: Some(Step::Flash) });

@@ -13,10 +13,14 @@ use factory_proto::{
     ids::{OrderId, RecipeName, Serial},
 };
 
+pub(crate) mod moves;
+pub mod reconcile;
+pub mod tally;
+
 use crate::{
     books::{Books, Order},
     recipe::template::Values,
-    record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
+    record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
     unit_list::{UnitList, UnitListError},
     units::Units,
@@ -106,6 +110,55 @@ pub enum OrderError {
         /// What was to be opened.
         wanted: String,
     },
+    /// It starts no units for the moment.
+    #[error("work order {order} is paused: {reason}; resume it first")]
+    Paused {
+        /// Which.
+        order: OrderId,
+        /// Why.
+        reason: String,
+    },
+    /// It starts no units any more.
+    #[error("work order {order} was closed: {reason}; open another one")]
+    Closed {
+        /// Which.
+        order: OrderId,
+        /// Why.
+        reason: String,
+    },
+    /// It is being closed, which may take a while.
+    #[error("work order {0} is being closed; see what comes of it")]
+    Closing(OrderId),
+    /// Units of it are being made.
+    #[error(
+        "work order {order} cannot be closed: {count} of its units are in nests: {units}; wait for them, or abort them"
+    )]
+    UnitsInside {
+        /// Which.
+        order: OrderId,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        units: String,
+    },
+    /// Units of it are not accounted for.
+    #[error(
+        "work order {order} has {count} units that are not accounted for: {units}; say what became of them, or close it          even if they are open"
+    )]
+    OpenUnits {
+        /// Which.
+        order: OrderId,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        units: String,
+    },
+    /// The books of one order at a time.
+    #[error("the books of a work order are being made already; ask again when that is done")]
+    Reconciling,
+    /// The same command with other contents.
+    #[error("this command id did something else; a new command needs a new id")]
+    Reused,
     /// There is nothing to release.
     #[error("unit {0} is not in quarantine at this station")]
     NotQuarantined(Serial),
@@ -124,6 +177,8 @@ pub struct Orders {
     lists: Arc<Path>,
     // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
+    // Held while the books of an order are made, which reads much.
+    reconciling: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -131,15 +186,19 @@ struct State {
     lists: HashMap<OrderId, Arc<UnitList>>,
     quarantined: BTreeMap<Serial, Quarantine>,
     running: HashMap<Serial, (OrderId, RunId)>,
+    /// The order that is being closed.
+    closing: Option<OrderId>,
 }
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
     pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books, lists: &Path) -> Self {
         let Books { orders, quarantined, .. } = books;
-        let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
+        let (lists_read, running) = (HashMap::new(), HashMap::new());
+        let state = State { orders, lists: lists_read, quarantined, running, closing: None };
         let state = Arc::new(Mutex::new(state));
-        Self { journal, units, state, lists: lists.into(), opening: Arc::default() }
+        let (opening, reconciling) = (Arc::default(), Arc::default());
+        Self { journal, units, state, lists: lists.into(), opening, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -147,16 +206,18 @@ impl Orders {
     /// `wanted` has.
     pub async fn open(
         &self,
-        wanted: OrderOpened,
+        mut wanted: OrderOpened,
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
     ) -> Result<Order, OrderError> {
         let _alone = self.opening.lock().await;
-        check_signed(&wanted, &signer.open_order(signed).await?)?;
+        let signed = signer.open_order(signed).await?;
+        check_signed(&wanted, &signed)?;
+        wanted.quota = Some(signed.quota);
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
-            Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),
+            Some(known) if !known.opened.is_same(&wanted) => Err(OrderError::Differs(wanted.order)),
             Some(known) => Ok(known),
             None => {
                 // Kept first: an order whose list is lost takes no units.
@@ -164,7 +225,7 @@ impl Orders {
                     list.keep(&self.lists, &wanted.order)?;
                 }
                 self.journal.append(Record::OrderOpened(wanted.clone())).await?;
-                let order = Order { opened: wanted, passed: 0 };
+                let order = Order { opened: wanted, passed: 0, moved: None };
                 let mut state = self.lock();
                 state.orders.insert(order.opened.order.clone(), order.clone());
                 if let Some(list) = list {
@@ -173,6 +234,14 @@ impl Orders {
                 Ok(order)
             }
         }
+    }
+
+    /// An order.
+    ///
+    /// # Errors
+    /// It was never opened here.
+    pub fn get(&self, order: &OrderId) -> Result<Order, OrderError> {
+        self.lock().orders.get(order).cloned().ok_or_else(|| OrderError::Unknown(order.clone()))
     }
 
     /// The recipe of an order, and the digest that it was opened with.
@@ -216,9 +285,25 @@ impl Orders {
         Ok(Some(list))
     }
 
-    /// Takes a place in the order for a run, until the place is dropped or kept.
+    /// Takes a place in the order for a new run, until the place is dropped or kept.
     pub fn reserve(&self, run: &RunOpened) -> Result<Place, OrderError> {
-        let mut state = self.lock();
+        let state = self.lock();
+        let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
+        let reason = order.reason().to_owned();
+        match order.state() {
+            _ if state.closing.as_ref() == Some(&run.order) => Err(OrderError::Closing(run.order.clone())),
+            OrderState::Paused => Err(OrderError::Paused { order: run.order.clone(), reason }),
+            OrderState::Closed => Err(OrderError::Closed { order: run.order.clone(), reason }),
+            OrderState::Open => self.place(state, run),
+        }
+    }
+
+    /// Takes a place for a run that was begun before, also in an order that starts no more units.
+    pub fn take_up(&self, run: &RunOpened) -> Result<Place, OrderError> {
+        self.place(self.lock(), run)
+    }
+
+    fn place(&self, mut state: MutexGuard<'_, State>, run: &RunOpened) -> Result<Place, OrderError> {
         let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
         let (passed, quantity) = (order.passed, order.opened.quantity);
         if state.running.values().any(|(_, other)| *other == run.run) {
@@ -317,8 +402,8 @@ fn check_signed(wanted: &OrderOpened, signed: &Ordered) -> Result<(), OrderError
             format!("{} as it is here, with {digest}", wanted.recipe),
         );
     }
-    if wanted.quantity > signed.quantity {
-        return other(format!("{} units", signed.quantity), wanted.quantity.to_string());
+    if wanted.quantity > signed.quota.quantity {
+        return other(format!("{} units", signed.quota.quantity), wanted.quantity.to_string());
     }
     Ok(())
 }

@@ -20,6 +20,9 @@ use uuid::Uuid;
 use crate::{recipe::template::Values, step::Step};
 
 mod cbor;
+mod command;
+
+pub use command::{OrderMoved, OrderState, Quota, key};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,6 +96,9 @@ pub enum Record {
     /// It was said what became of a unit, and the signer knows.
     #[n(13)]
     UnitDisposed(#[n(0)] UnitDisposed),
+    /// An order was paused, resumed or closed.
+    #[n(26)]
+    OrderMoved(#[n(0)] OrderMoved),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -109,6 +115,7 @@ impl Record {
             Self::OrderOpened(_)
             | Self::UnitReleased(_)
             | Self::UnitDisposed(_)
+            | Self::OrderMoved(_)
             | Self::Checkpoint(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_) => None,
@@ -153,6 +160,11 @@ impl factory_journal::Record for Record {
             | Self::RunResumed(_)
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
+            Self::OrderMoved(moved) => Keys {
+                order: Some(moved.order.to_string()),
+                run: Some(key(moved.command)),
+                ..Keys::default()
+            },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
         }
     }
@@ -176,6 +188,16 @@ pub struct OrderOpened {
     /// SHA-256 of the list of its units; absent where any unit may be made.
     #[n(4)]
     pub units: Option<ByteArray<32>>,
+    /// What was signed; absent in records of old stations.
+    #[n(8)]
+    pub quota: Option<Quota>,
+}
+
+impl OrderOpened {
+    /// Whether the same was to be opened.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Self { quota: None, ..self.clone() } == Self { quota: None, ..other.clone() }
+    }
 }
 
 /// A run was accepted.
@@ -393,6 +415,9 @@ pub struct OrderTally {
     /// Units that passed.
     #[n(1)]
     pub passed: u32,
+    /// As it was paused, resumed or closed last.
+    #[n(5)]
+    pub moved: Option<OrderMoved>,
 }
 
 /// A unit that must not be started.

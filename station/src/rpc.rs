@@ -28,6 +28,7 @@ use crate::{
     units::Unit,
 };
 
+mod books;
 pub mod command;
 pub mod wire;
 
@@ -63,10 +64,53 @@ impl station_server::Station for StationService {
             recipe_digest: recipe.digest,
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
+            // As the signer will read it.
+            quota: None,
         };
         let (orders, signer) = (&self.shared.orders, &self.shared.signer);
         let order = orders.open(order, open.units, &open.signed, signer).await.map_err(order_refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn pause_work_order(
+        &self,
+        request: Request<messages::PauseWorkOrderRequest>,
+    ) -> Answer<messages::PauseWorkOrderResponse> {
+        let paused = command::pause(request.into_inner())?;
+        tracing::info!(order = %paused.order, reason = paused.reason, "pause asked for");
+        let order = self.shared.orders.pause_or_resume(paused).await.map_err(order_refused)?;
+        Ok(Response::new(messages::PauseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn resume_work_order(
+        &self,
+        request: Request<messages::ResumeWorkOrderRequest>,
+    ) -> Answer<messages::ResumeWorkOrderResponse> {
+        let resumed = command::resume(request.into_inner())?;
+        tracing::info!(order = %resumed.order, reason = resumed.reason, "resumption asked for");
+        let order = self.shared.orders.pause_or_resume(resumed).await.map_err(order_refused)?;
+        Ok(Response::new(messages::ResumeWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn close_work_order(
+        &self,
+        request: Request<messages::CloseWorkOrderRequest>,
+    ) -> Answer<messages::CloseWorkOrderResponse> {
+        let closed = command::close(request.into_inner())?;
+        tracing::info!(order = %closed.order, reason = closed.reason, "closing asked for");
+        let order = self.shared.orders.close(closed, &self.shared.signer).await.map_err(order_refused)?;
+        Ok(Response::new(messages::CloseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn reconcile_work_order(
+        &self,
+        request: Request<messages::ReconcileWorkOrderRequest>,
+    ) -> Answer<messages::ReconcileWorkOrderResponse> {
+        let asked = command::Reconcile::try_from(request.into_inner())?;
+        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
+        let books = orders.reconcile(&asked.order, signer).await.map_err(order_refused)?;
+        let order = orders.get(&asked.order).map_err(order_refused)?;
+        Ok(Response::new(books::page(&order, &books, asked.from, asked.size)))
     }
 
     async fn start_unit(
@@ -225,11 +269,11 @@ fn start_refused(error: StartError) -> Status {
 fn order_refused(error: OrderError) -> Status {
     let text = error.to_string();
     match error {
-        OrderError::Differs(_) | OrderError::RunTaken(_) => Status::already_exists(text),
+        OrderError::Differs(_) | OrderError::RunTaken(_) | OrderError::Reused => Status::already_exists(text),
         OrderError::Unknown(_) | OrderError::NotQuarantined(_) | OrderError::NeverSeen(_) => {
             Status::not_found(text)
         }
-        OrderError::Full { .. } => Status::resource_exhausted(text),
+        OrderError::Full { .. } | OrderError::Reconciling => Status::resource_exhausted(text),
         OrderError::Passed(_)
         | OrderError::Running { .. }
         | OrderError::Quarantined { .. }
@@ -238,6 +282,11 @@ fn order_refused(error: OrderError) -> Status {
         | OrderError::NotListed { .. }
         | OrderError::OtherValue { .. }
         | OrderError::UnitList(_)
+        | OrderError::Paused { .. }
+        | OrderError::Closed { .. }
+        | OrderError::Closing(_)
+        | OrderError::UnitsInside { .. }
+        | OrderError::OpenUnits { .. }
         | OrderError::OtherOrder { .. } => Status::failed_precondition(text),
         OrderError::Signer(SignerError::Unreachable { .. } | SignerError::TooMuch(_)) => {
             Status::unavailable(text)

@@ -17,11 +17,13 @@ use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::record::{HeadSigned, IssuanceAsked};
+use crate::record::{HeadSigned, IssuanceAsked, Quota};
 
+mod books;
 mod kept_head;
 mod place;
 
+pub use books::{Place, Reckoned, SignerBooks};
 use kept_head::KeptHead;
 pub use place::{SignerPlace, SignerTls, SignerTlsError};
 
@@ -54,6 +56,11 @@ pub enum SignerError {
     /// It does not do this.
     #[error("the signer refused: {0}")]
     Refused(String),
+    /// It answered what no signer does.
+    #[error(
+        "the signer answered what this station does not understand; see that both are of the same version: {0}"
+    )]
+    Strange(String),
     /// It signed another head of this log, which does not go with this one.
     #[error(
         "the signer knows another head of this log, which was rolled back, changed, or restored from an old copy; \
@@ -92,8 +99,8 @@ pub struct Ordered {
     pub order: String,
     /// SHA-256 of the recipe that it is for.
     pub recipe_digest: Vec<u8>,
-    /// Units ordered.
-    pub quantity: u32,
+    /// What may be made of it.
+    pub quota: Quota,
 }
 
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
@@ -160,7 +167,15 @@ impl Signer {
             async move { client.open_order(request).await }
         };
         let order = self.patiently(open).await?;
-        Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quantity: order.quantity })
+        let quota = Quota {
+            product: order.product,
+            quantity: order.quantity,
+            spare: order.spare,
+            replacements: order.replacements,
+            not_before: order.not_before,
+            not_after: order.not_after,
+        };
+        Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quota })
     }
 
     /// Tells what became of the unit of an issuance.

@@ -1,6 +1,6 @@
 //! What the journal knows of runs: one of them, or a page.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use factory_journal::{Entry, Journal, JournalError, Sequence};
 use factory_proto::{
@@ -9,7 +9,7 @@ use factory_proto::{
 };
 use uuid::Uuid;
 
-use crate::record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed};
+use crate::record::{self, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed};
 
 /// A run as far as it has come.
 #[derive(Debug, Clone)]
@@ -79,6 +79,29 @@ impl Units {
             |record| if let Record::UnitDisposed(disposed) = record { Some(disposed) } else { None };
         let mut all = self.about(serial)?.filter_map(|record| record.map(disposed).transpose());
         all.try_fold(None, |_, disposed| Ok(Some(disposed?)))
+    }
+
+    /// The units of which there was a run in an order.
+    pub fn serials(&self, order: &OrderId) -> Result<BTreeSet<Serial>, JournalError> {
+        let mut serials = BTreeSet::new();
+        for entry in self.of_order(Some(order), Sequence::START)? {
+            if let Record::RunOpened(opened) = entry?.record {
+                serials.insert(opened.serial);
+            }
+        }
+        Ok(serials)
+    }
+
+    /// All that was recorded of a unit, oldest first, less what happened within its runs.
+    pub fn story(&self, serial: &Serial) -> Result<Vec<Entry<Record>>, JournalError> {
+        let sequences = self.0.by_unit(serial.as_str())?.into_iter();
+        sequences.filter_map(|sequence| self.0.get(sequence).transpose()).collect()
+    }
+
+    /// What a command has made true, if it was carried out.
+    pub fn commanded(&self, command: Uuid) -> Result<Option<Record>, JournalError> {
+        let Some(first) = self.0.by_run(&record::key(command))?.first().copied() else { return Ok(None) };
+        Ok(self.0.get(first)?.map(|entry| entry.record))
     }
 
     fn any_about(&self, serial: &Serial, is_it: impl Fn(Record) -> bool) -> Result<bool, JournalError> {

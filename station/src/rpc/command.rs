@@ -5,14 +5,14 @@ use factory_proto::{
     ids::{NestName, OrderId, RecipeName},
     station as messages,
 };
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
     nest::Start,
     recipe::template::Values,
-    record::{RunId, UnitDisposed, UnitReleased},
+    record::{OrderMoved, OrderState, RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
 };
 
@@ -36,6 +36,14 @@ impl Fields {
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
         let within = (low..=high).contains(&value).then_some(value);
         self.check(name, within.ok_or_else(|| format!("is {value}, must be {low} to {high}")))
+    }
+
+    /// A reason that must be there.
+    fn given_reason(&mut self, reason: String) -> Option<String> {
+        if reason.trim().is_empty() {
+            return self.check("reason", Err("must say why"));
+        }
+        self.reason(reason)
     }
 
     fn reason(&mut self, reason: String) -> Option<String> {
@@ -90,6 +98,70 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
             Some(Self { order, recipe, quantity, signed: signed?, units: units? })
         };
         fields.finish(open())
+    }
+}
+
+/// An order is paused.
+pub fn pause(request: messages::PauseWorkOrderRequest) -> Result<OrderMoved, Status> {
+    let messages::PauseWorkOrderRequest { command_id, work_order, reason } = request;
+    moved((command_id, work_order, reason), OrderState::Paused, false)
+}
+
+/// An order is resumed.
+pub fn resume(request: messages::ResumeWorkOrderRequest) -> Result<OrderMoved, Status> {
+    let messages::ResumeWorkOrderRequest { command_id, work_order, reason } = request;
+    moved((command_id, work_order, reason), OrderState::Open, false)
+}
+
+/// An order is closed.
+pub fn close(request: messages::CloseWorkOrderRequest) -> Result<OrderMoved, Status> {
+    let messages::CloseWorkOrderRequest { command_id, work_order, reason, even_if_open } = request;
+    moved((command_id, work_order, reason), OrderState::Closed, even_if_open)
+}
+
+fn moved(
+    (command, order, reason): (String, String, String),
+    to: OrderState,
+    even_if_open: bool,
+) -> Result<OrderMoved, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &command);
+    let order = fields.parse("work_order", &order);
+    let reason = fields.given_reason(reason);
+    let moved = || {
+        let (command, order, reason) = (command?, order?, reason?);
+        Some(OrderMoved { command, order, to, reason, even_if_open, at: SystemTime::now() })
+    };
+    fields.finish(moved())
+}
+
+/// The books of an order.
+pub struct Reconcile {
+    /// Which.
+    pub order: OrderId,
+    /// So many unsettled units are left out.
+    pub from: usize,
+    /// At most so many are wanted.
+    pub size: usize,
+}
+
+impl TryFrom<messages::ReconcileWorkOrderRequest> for Reconcile {
+    type Error = Status;
+    fn try_from(request: messages::ReconcileWorkOrderRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let order = fields.parse("work_order", &request.work_order);
+        let from = match request.page_token.as_str() {
+            "" => Some(0),
+            token => {
+                fields.check("page_token", token.parse().map_err(|_| "is not from an answer of this station"))
+            }
+        };
+        let size = match request.page_size {
+            0 => Some(100),
+            size => fields.range("page_size", size, 1, LARGEST_PAGE),
+        };
+        let asked = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
+        fields.finish(asked())
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
     events::{Event, What},
     nest::Look,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record, ReportRefused, Resumption,
-        RunClosed, RunOpened, StepEnded, Stopped,
+        Findings, HeadSigned, Identity, KeyRequested, OrderState, Quarantine, Quota, Record, ReportRefused,
+        Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -82,6 +82,27 @@ pub fn order(order: &Order) -> wire::WorkOrder {
         recipe_digest: order.opened.recipe_digest.to_vec(),
         quantity: order.opened.quantity,
         passed: order.passed,
+        state: match order.state() {
+            OrderState::Open => wire::WorkOrderState::Open,
+            OrderState::Paused => wire::WorkOrderState::Paused,
+            OrderState::Closed => wire::WorkOrderState::Closed,
+        }
+        .into(),
+        state_reason: order.reason().to_owned(),
+        state_since: order.moved.as_ref().map(|moved| moved.at.into()),
+        quota: order.opened.quota.as_ref().map(quota),
+    }
+}
+
+fn quota(quota: &Quota) -> wire::SignedQuota {
+    let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    wire::SignedQuota {
+        product: quota.product.clone(),
+        quantity: quota.quantity,
+        spare: quota.spare,
+        replacements: quota.replacements,
+        not_before: time(quota.not_before),
+        not_after: time(quota.not_after),
     }
 }
 

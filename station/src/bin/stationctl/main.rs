@@ -10,6 +10,7 @@ mod journal;
 mod order;
 mod provenance;
 mod recipe;
+mod reconcile;
 mod unit;
 mod values;
 mod watch;
@@ -31,6 +32,14 @@ enum Verb {
     Describe,
     /// Opens a work order.
     Open(order::Open),
+    /// Keeps an order from starting units until it is resumed.
+    Pause(order::Pause),
+    /// Lets a paused order start units again.
+    Resume(order::Resume),
+    /// Ends an order for good.
+    Close(order::Close),
+    /// Shows what became of an order's units, beside the signer's books; fails while any is not settled.
+    Reconcile(reconcile::Reconcile),
     /// Starts the unit that lies in a nest, and prints its run's id.
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
@@ -65,6 +74,10 @@ async fn main() -> anyhow::Result<()> {
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
         Verb::Open(open) => open.run(&mut station().await?).await,
+        Verb::Pause(pause) => pause.run(&mut station().await?).await,
+        Verb::Resume(resume) => resume.run(&mut station().await?).await,
+        Verb::Close(close) => close.run(&mut station().await?).await,
+        Verb::Reconcile(reconcile) => reconcile.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
         Verb::Release(release) => release.run(&mut station().await?).await,

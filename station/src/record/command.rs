@@ -1,0 +1,74 @@
+//! What people command of orders: records that are found again by the command's id.
+
+use std::time::SystemTime;
+
+use factory_proto::ids::OrderId;
+use minicbor::{Decode, Encode};
+use uuid::Uuid;
+
+use super::cbor;
+
+/// What the record of a command is found by in the journal's index of runs; no run has such an id.
+pub fn key(command: Uuid) -> String {
+    format!("command {command}")
+}
+
+/// Whether an order starts units. The numbers are for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum OrderState {
+    /// As many as were ordered.
+    #[n(0)]
+    Open,
+    /// None until it is resumed.
+    #[n(1)]
+    Paused,
+    /// Never again.
+    #[n(2)]
+    Closed,
+}
+
+/// An order was paused, resumed or closed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct OrderMoved {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// Which order.
+    #[cbor(n(1), with = "cbor::text")]
+    pub order: OrderId,
+    /// What it is from now on.
+    #[n(2)]
+    pub to: OrderState,
+    /// Why.
+    #[n(3)]
+    pub reason: String,
+    /// Whether it was closed though units of it were not accounted for.
+    #[n(4)]
+    pub even_if_open: bool,
+    /// When.
+    #[cbor(n(5), with = "cbor::time")]
+    pub at: SystemTime,
+}
+
+/// What the brand owner has signed for an order, as the signer has read it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Quota {
+    /// What people call the product.
+    #[n(0)]
+    pub product: String,
+    /// Units to be made.
+    #[n(1)]
+    pub quantity: u32,
+    /// Units that may be begun beyond that.
+    #[n(2)]
+    pub spare: u32,
+    /// Certificates that may be issued again to a device that had one.
+    #[n(3)]
+    pub replacements: u32,
+    /// The first second in which a unit gets a certificate, since 1970 UTC.
+    #[n(4)]
+    pub not_before: i64,
+    /// The last one.
+    #[n(5)]
+    pub not_after: i64,
+}
