@@ -25,7 +25,7 @@ use crate::{
     config::{Config, NestSettings},
     events::Events,
     health,
-    nest::{Left, Nest, Shared},
+    nest::{Left, Nest, Shared, choice::Choice},
     orders::Orders,
     provenance::{Notary, Trouble},
     recipe::{RecipeError, Recipes},
@@ -90,6 +90,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
+    let mut by_hand = mem::take(&mut books.parked);
     let units = Units::new(journal.clone());
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
@@ -104,7 +105,8 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let nest_tasks = TaskTracker::new();
     let mut left = left(&config, open_runs.into_values(), &shared).await?;
     let open = |settings: &NestSettings| {
-        let nest = Nest::open(settings, program, shared.clone(), left.remove(&settings.name), &nest_tasks);
+        let (left, by_hand) = (left.remove(&settings.name), by_hand.remove(&settings.name));
+        let nest = Nest::open(settings, program, shared.clone(), left, by_hand, &nest_tasks);
         (nest.name().clone(), nest)
     };
     let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());
@@ -137,6 +139,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let service = StationService {
         name: config.name.clone(),
         nests: nests.clone(),
+        choice: Arc::new(Choice::new(shared.units.clone())),
         shared: shared.clone(),
         provenance: trouble,
     };

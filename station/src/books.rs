@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 
 use factory_journal::Sequence;
 use factory_proto::{
-    ids::{OrderId, Serial},
+    ids::{NestName, OrderId, Serial},
     outcome::Outcome,
 };
 
 use crate::{
     phase::{IllegalRecord, Phase},
     record::{
-        Checkpoint, Findings, OrderMoved, OrderOpened, OrderState, OrderTally, Quarantine, Record, RunId,
-        RunOpened, SetAside,
+        Checkpoint, Findings, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState, OrderTally,
+        Quarantine, Record, RunId, RunOpened, SetAside,
     },
 };
 
@@ -60,6 +60,8 @@ pub struct Books {
     pub quarantined: BTreeMap<Serial, Quarantine>,
     /// The runs without a result.
     pub open: BTreeMap<RunId, OpenRun>,
+    /// The nests that were parked by hand, as they were.
+    pub parked: BTreeMap<NestName, NestCommanded>,
 }
 
 impl Books {
@@ -76,6 +78,7 @@ impl Books {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
+            parked: checkpoint.parked.into_iter().map(|it| (it.nest.clone(), it)).collect(),
         }
     }
 
@@ -95,6 +98,7 @@ impl Books {
             orders: self.orders.values().map(tally).collect(),
             quarantined: self.quarantined.iter().map(aside).collect(),
             open: self.open.keys().map(ToString::to_string).collect(),
+            parked: self.parked.values().cloned().collect(),
         }
     }
 
@@ -115,6 +119,11 @@ impl Books {
                     order.moved = Some(moved);
                 }
             }
+            Record::NestCommanded(commanded) => match commanded.act {
+                NestAct::Park => drop(self.parked.insert(commanded.nest.clone(), commanded)),
+                NestAct::Enable => drop(self.parked.remove(&commanded.nest)),
+                NestAct::Clear | NestAct::Identify => {}
+            },
             Record::UnitReleased(released) => {
                 self.quarantined.remove(&released.serial);
             }
@@ -190,6 +199,17 @@ mod tests {
         }))
     }
 
+    fn commanded(nest: &str, number: u128, act: NestAct) -> Record {
+        Record::NestCommanded(NestCommanded {
+            command: Uuid::from_u128(number),
+            nest: nest.parse().unwrap(),
+            act,
+            by: "anna".to_owned(),
+            reason: String::new(),
+            at: SystemTime::UNIX_EPOCH,
+        })
+    }
+
     fn quarantine() -> Quarantine {
         Quarantine { reason: "it is not known".to_owned(), remedy: "look".to_owned() }
     }
@@ -213,6 +233,9 @@ mod tests {
             closed(1, Outcome::Pass, None),
             Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
             Record::OrderMoved(moved(&run(4).order, 5, OrderState::Paused)),
+            commanded("nest-1", 20, NestAct::Park),
+            commanded("nest-2", 21, NestAct::Park),
+            commanded("nest-2", 22, NestAct::Clear),
             Record::RunOpened(run(2)),
             closed(2, Outcome::Error, Some(quarantine())),
             Record::ChipSeen(ChipSeen { run: id, chip: vec![4] }),
@@ -221,6 +244,7 @@ mod tests {
                 serial: run(2).serial,
                 reason: "repaired".to_owned(),
             }),
+            commanded("nest-1", 23, NestAct::Enable),
             Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),
             Record::OrderMoved(moved(&run(4).order, 6, OrderState::Closed)),
@@ -243,6 +267,7 @@ mod tests {
         assert_eq!(passed, [1]);
         let states: Vec<_> = books.orders.values().map(|order| (order.state(), order.reason())).collect();
         assert_eq!(states, [(OrderState::Closed, "reason 6")]);
+        assert_eq!(books.parked.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [21]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
         let [open] = books.open.values().collect::<Vec<_>>()[..] else { panic!("{:?}", books.open) };
         assert_eq!(open.phase, Phase::Between { run: run(4), done: Some(Step::Flash) });

@@ -22,7 +22,7 @@ use crate::{recipe::template::Values, step::Step};
 mod cbor;
 mod command;
 
-pub use command::{OrderMoved, OrderState, Quota, key};
+pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, key};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,6 +99,9 @@ pub enum Record {
     /// An order was paused, resumed or closed.
     #[n(26)]
     OrderMoved(#[n(0)] OrderMoved),
+    /// Something is done with a nest by hand.
+    #[n(27)]
+    NestCommanded(#[n(0)] NestCommanded),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -116,6 +119,7 @@ impl Record {
             | Self::UnitReleased(_)
             | Self::UnitDisposed(_)
             | Self::OrderMoved(_)
+            | Self::NestCommanded(_)
             | Self::Checkpoint(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_) => None,
@@ -165,6 +169,7 @@ impl factory_journal::Record for Record {
                 run: Some(key(moved.command)),
                 ..Keys::default()
             },
+            Self::NestCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
         }
     }
@@ -404,6 +409,9 @@ pub struct Checkpoint {
     /// The ids of the runs without a result: their records are read again.
     #[n(3)]
     pub open: Vec<String>,
+    /// The nests that were parked by hand, as they were.
+    #[cbor(n(10), default)]
+    pub parked: Vec<NestCommanded>,
 }
 
 /// How far a work order has come.

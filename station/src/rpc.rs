@@ -18,17 +18,18 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     health,
-    nest::{Nest, Shared, StartError},
+    nest::{HandError, Look, Nest, Shared, StartError, choice::Choice},
     orders::OrderError,
     provenance::Trouble,
     recipe::{Recipe, RecipeError, template},
-    record::{OrderOpened, RunId},
+    record::{NestAct, NestCommanded, OrderOpened, RunId},
     signer::SignerError,
     unit_list::UnitList,
     units::Unit,
 };
 
 mod books;
+mod caller;
 pub mod command;
 pub mod wire;
 
@@ -39,6 +40,8 @@ pub struct StationService {
     pub name: NestName,
     /// The nests by name.
     pub nests: Arc<BTreeMap<NestName, Nest>>,
+    /// Chooses one of them.
+    pub choice: Arc<Choice>,
     /// What the nests share.
     pub shared: Shared,
     /// Whether heads of the log are signed.
@@ -118,12 +121,52 @@ impl station_server::Station for StationService {
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
         let (nest, start) = command::start(request.into_inner())?;
-        let nest = self
-            .nests
-            .get(&nest)
-            .ok_or_else(|| Status::not_found(format!("this station has no nest {nest}")))?;
-        let run = nest.start(start).await.map_err(start_refused)?;
-        Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
+        let started = match nest {
+            Some(name) => self.nest(&name)?.start(start).await.map(|run| (name, run)),
+            None => self.choice.start(&self.nests, start).await,
+        };
+        let (nest, run) = started.map_err(start_refused)?;
+        Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string(), nest: nest.to_string() }))
+    }
+
+    async fn park_nest(
+        &self,
+        request: Request<messages::ParkNestRequest>,
+    ) -> Answer<messages::ParkNestResponse> {
+        let caller = caller::of(&request);
+        let parked = command::park(request.into_inner(), caller)?;
+        self.by_hand(parked).await?;
+        Ok(Response::new(messages::ParkNestResponse {}))
+    }
+
+    async fn enable_nest(
+        &self,
+        request: Request<messages::EnableNestRequest>,
+    ) -> Answer<messages::EnableNestResponse> {
+        let caller = caller::of(&request);
+        let messages::EnableNestRequest { command_id, nest } = request.into_inner();
+        self.by_hand(command::nest(&command_id, &nest, NestAct::Enable, caller)?).await?;
+        Ok(Response::new(messages::EnableNestResponse {}))
+    }
+
+    async fn clear_nest(
+        &self,
+        request: Request<messages::ClearNestRequest>,
+    ) -> Answer<messages::ClearNestResponse> {
+        let caller = caller::of(&request);
+        let messages::ClearNestRequest { command_id, nest } = request.into_inner();
+        let look = self.by_hand(command::nest(&command_id, &nest, NestAct::Clear, caller)?).await?;
+        Ok(Response::new(messages::ClearNestResponse { parked: look.parked.unwrap_or_default() }))
+    }
+
+    async fn identify_nest(
+        &self,
+        request: Request<messages::IdentifyNestRequest>,
+    ) -> Answer<messages::IdentifyNestResponse> {
+        let caller = caller::of(&request);
+        let messages::IdentifyNestRequest { command_id, nest } = request.into_inner();
+        self.by_hand(command::nest(&command_id, &nest, NestAct::Identify, caller)?).await?;
+        Ok(Response::new(messages::IdentifyNestResponse {}))
     }
 
     async fn abort_unit(
@@ -228,6 +271,7 @@ impl station_server::Station for StationService {
                 nest: name.to_string(),
                 run_id: look.run.map_or_else(String::new, |run| run.to_string()),
                 parked: look.parked.unwrap_or_default(),
+                parked_by_hand: look.by_hand.as_ref().map(wire::parked_by_hand),
             });
         }
         let standing = self.shared.backlog.standing();
@@ -247,6 +291,14 @@ impl station_server::Station for StationService {
 }
 
 impl StationService {
+    fn nest(&self, name: &NestName) -> Result<&Nest, Status> {
+        self.nests.get(name).ok_or_else(|| Status::not_found(format!("this station has no nest {name}")))
+    }
+
+    async fn by_hand(&self, command: NestCommanded) -> Result<Look, Status> {
+        self.nest(&command.nest)?.command(command).await.map_err(hand_refused)
+    }
+
     fn find(&self, run: RunId) -> Result<Unit, Status> {
         let unit = self.shared.units.find(run).map_err(internal)?;
         unit.ok_or_else(|| Status::not_found(format!("this station knows no run {run}")))
@@ -261,8 +313,22 @@ fn start_refused(error: StartError) -> Status {
         StartError::Journal(error) => internal(error),
         StartError::Reused => Status::already_exists(error.to_string()),
         StartError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
-        StartError::Busy { .. } | StartError::Parked { .. } => Status::failed_precondition(error.to_string()),
+        StartError::Busy { .. }
+        | StartError::Parked { .. }
+        | StartError::ByHand { .. }
+        | StartError::NoneFree(_) => Status::failed_precondition(error.to_string()),
         StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
+    }
+}
+
+fn hand_refused(error: HandError) -> Status {
+    let text = error.to_string();
+    match error {
+        HandError::Reused => Status::already_exists(text),
+        HandError::Busy { .. } | HandError::OutOfOrder(_) => Status::failed_precondition(text),
+        HandError::Dark { .. } | HandError::Draining => Status::unavailable(text),
+        HandError::Story(_) => Status::internal(text),
+        HandError::Journal(error) => internal(error),
     }
 }
 

@@ -12,13 +12,15 @@ use uuid::Uuid;
 use crate::{
     nest::Start,
     recipe::template::Values,
-    record::{OrderMoved, OrderState, RunId, UnitDisposed, UnitReleased},
+    record::{NestAct, NestCommanded, OrderMoved, OrderState, RunId, UnitDisposed, UnitReleased},
     unit_list::UnitList,
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
 const LARGEST_PAGE: u32 = 1000;
 const LONGEST_REASON: usize = 200;
+/// Of a person.
+const LONGEST_NAME: usize = 64;
 
 /// Collects what is wrong with a message.
 #[derive(Default)]
@@ -165,13 +167,16 @@ impl TryFrom<messages::ReconcileWorkOrderRequest> for Reconcile {
     }
 }
 
-/// Which unit to start, and in which nest.
-pub fn start(request: messages::StartUnitRequest) -> Result<(NestName, Start), Status> {
+/// Which unit to start, and in which nest, if that was said.
+pub fn start(request: messages::StartUnitRequest) -> Result<(Option<NestName>, Start), Status> {
     let mut fields = Fields::default();
     let command = fields.parse("command_id", &request.command_id);
     let order = fields.parse("work_order", &request.work_order);
     let serial = fields.parse("serial", &request.serial);
-    let nest = fields.parse("nest", &request.nest);
+    let nest = match request.nest.as_str() {
+        "" => Some(None),
+        nest => fields.parse("nest", nest).map(Some),
+    };
     let mut values = Values::default();
     for (name, value) in &request.values {
         fields.check("values", values.add(name, value));
@@ -181,6 +186,36 @@ pub fn start(request: messages::StartUnitRequest) -> Result<(NestName, Start), S
         Some((nest?, Start { run, order: order?, serial: serial?, values }))
     };
     fields.finish(start())
+}
+
+/// A nest is parked, by whom the request or else the connection says.
+pub fn park(request: messages::ParkNestRequest, caller: String) -> Result<NestCommanded, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let nest = fields.parse("nest", &request.nest);
+    let reason = fields.given_reason(request.reason);
+    let by = match request.by.trim() {
+        "" => Some(caller),
+        by if by.chars().count() <= LONGEST_NAME => Some(by.to_owned()),
+        _ => fields.check("by", Err(format!("is longer than {LONGEST_NAME} characters"))),
+    };
+    let parked = || {
+        let (command, nest, by, reason) = (command?, nest?, by?, reason?);
+        Some(NestCommanded { command, nest, act: NestAct::Park, by, reason, at: SystemTime::now() })
+    };
+    fields.finish(parked())
+}
+
+/// Something else is done with a nest.
+pub fn nest(command: &str, nest: &str, act: NestAct, by: String) -> Result<NestCommanded, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", command);
+    let nest = fields.parse("nest", nest);
+    let commanded = || {
+        let (command, nest) = (command?, nest?);
+        Some(NestCommanded { command, nest, act, by, reason: String::new(), at: SystemTime::now() })
+    };
+    fields.finish(commanded())
 }
 
 /// Stop a run.

@@ -15,8 +15,8 @@ use crate::{
     events::{Event, What},
     nest::Look,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, OrderState, Quarantine, Quota, Record, ReportRefused,
-        Resumption, RunClosed, RunOpened, StepEnded, Stopped,
+        Findings, HeadSigned, Identity, KeyRequested, NestCommanded, OrderState, Quarantine, Quota, Record,
+        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -104,6 +104,12 @@ fn quota(quota: &Quota) -> wire::SignedQuota {
         not_before: time(quota.not_before),
         not_after: time(quota.not_after),
     }
+}
+
+/// How a nest was parked by hand.
+pub fn parked_by_hand(parked: &NestCommanded) -> wire::ParkedByHand {
+    let NestCommanded { by, reason, at, .. } = parked;
+    wire::ParkedByHand { by: by.clone(), reason: reason.clone(), since: Some((*at).into()) }
 }
 
 /// Something that happened.

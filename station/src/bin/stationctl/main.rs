@@ -7,6 +7,7 @@ mod describe;
 mod fcc;
 mod import;
 mod journal;
+mod nest;
 mod order;
 mod provenance;
 mod recipe;
@@ -40,6 +41,9 @@ enum Verb {
     Close(order::Close),
     /// Shows what became of an order's units, beside the signer's books; fails while any is not settled.
     Reconcile(reconcile::Reconcile),
+    /// Parks a nest, lets it take units again, clears its faults, or has it show which one it is.
+    #[command(subcommand)]
+    Nest(nest::Verb),
     /// Starts the unit that lies in a nest, and prints its run's id.
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
@@ -78,6 +82,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Resume(resume) => resume.run(&mut station().await?).await,
         Verb::Close(close) => close.run(&mut station().await?).await,
         Verb::Reconcile(reconcile) => reconcile.run(&mut station().await?).await,
+        Verb::Nest(verb) => verb.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
         Verb::Release(release) => release.run(&mut station().await?).await,
