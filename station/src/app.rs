@@ -21,7 +21,7 @@ use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
-    books::OpenRun,
+    books::{Books, OpenRun},
     config::{Config, NestSettings},
     events::Events,
     health,
@@ -32,6 +32,7 @@ use crate::{
     recovery::{self, RecoveryError},
     results::{Backlog, Uplink},
     rpc::StationService,
+    shelf::{Parts, Shelf},
     signatures::{SignatureError, Signatures},
     signer::{Signer, SignerTlsError},
     unit_list,
@@ -85,16 +86,31 @@ pub enum AppError {
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
     let listeners = listeners(&config).await?;
-    let recipes = Arc::new(Recipes::load(&config.recipes, &Signatures::demanded(&config.signatures)?)?);
+    let signatures = Arc::new(Signatures::demanded(&config.signatures)?);
+    let recipes = Arc::new(Recipes::load(&config.recipes, &signatures)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
     let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
     let mut by_hand = mem::take(&mut books.parked);
     let units = Units::new(journal.clone());
+    let uploaded = Books {
+        recipes: mem::take(&mut books.recipes),
+        activated: mem::take(&mut books.activated),
+        ..Books::default()
+    };
+    let orders = Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders"));
+    let parts = Parts {
+        journal: journal.clone(),
+        units: units.clone(),
+        orders: orders.clone(),
+        recipes: recipes.clone(),
+        signatures,
+    };
+    let shelf = Arc::new(Shelf::open(parts, config.state.join("recipes"), &uploaded));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders")),
+        orders,
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::default(),
@@ -139,6 +155,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let service = StationService {
         name: config.name.clone(),
         nests: nests.clone(),
+        shelf,
         choice: Arc::new(Choice::new(shared.units.clone())),
         shared: shared.clone(),
         provenance: trouble,

@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 
 use factory_journal::Sequence;
 use factory_proto::{
-    ids::{NestName, OrderId, Serial},
+    ids::{NestName, OrderId, RecipeName, Serial},
     outcome::Outcome,
 };
 
 use crate::{
     phase::{IllegalRecord, Phase},
+    recipe::RecipeKey,
     record::{
         Checkpoint, Findings, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState, OrderTally,
-        Quarantine, Record, RunId, RunOpened, SetAside,
+        Quarantine, RecipeAct, RecipeCommanded, Record, RunId, RunOpened, SetAside,
     },
 };
 
@@ -62,6 +63,10 @@ pub struct Books {
     pub open: BTreeMap<RunId, OpenRun>,
     /// The nests that were parked by hand, as they were.
     pub parked: BTreeMap<NestName, NestCommanded>,
+    /// The recipes that were uploaded, as they were first.
+    pub recipes: BTreeMap<RecipeKey, RecipeCommanded>,
+    /// What is active of each recipe name, where that was said.
+    pub activated: BTreeMap<RecipeName, RecipeCommanded>,
 }
 
 impl Books {
@@ -74,12 +79,16 @@ impl Books {
             )
         };
         let aside = |aside: SetAside| (aside.serial, aside.quarantine);
-        Self {
+        let mut books = Self {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
             parked: checkpoint.parked.into_iter().map(|it| (it.nest.clone(), it)).collect(),
-        }
+            recipes: BTreeMap::new(),
+            activated: BTreeMap::new(),
+        };
+        checkpoint.recipes.into_iter().for_each(|commanded| books.learn_of_recipe(commanded));
+        books
     }
 
     /// These books, which know of all records up to `covers`, for the journal.
@@ -99,6 +108,7 @@ impl Books {
             quarantined: self.quarantined.iter().map(aside).collect(),
             open: self.open.keys().map(ToString::to_string).collect(),
             parked: self.parked.values().cloned().collect(),
+            recipes: self.recipes.values().chain(self.activated.values()).cloned().collect(),
         }
     }
 
@@ -119,6 +129,7 @@ impl Books {
                     order.moved = Some(moved);
                 }
             }
+            Record::RecipeCommanded(commanded) => self.learn_of_recipe(commanded),
             Record::NestCommanded(commanded) => match commanded.act {
                 NestAct::Park => drop(self.parked.insert(commanded.nest.clone(), commanded)),
                 NestAct::Enable => drop(self.parked.remove(&commanded.nest)),
@@ -140,6 +151,15 @@ impl Books {
             _ => {}
         }
         Ok(())
+    }
+
+    fn learn_of_recipe(&mut self, commanded: RecipeCommanded) {
+        let key = (commanded.recipe.clone(), commanded.digest);
+        match commanded.act {
+            RecipeAct::Keep => drop(self.recipes.entry(key).or_insert(commanded)),
+            RecipeAct::Activate => drop(self.activated.insert(key.0, commanded)),
+            RecipeAct::Remove => drop(self.recipes.remove(&key)),
+        }
     }
 
     /// The part of a record that belongs to its run.
@@ -210,6 +230,17 @@ mod tests {
         })
     }
 
+    fn of_recipe(digest: u8, number: u128, act: RecipeAct) -> Record {
+        Record::RecipeCommanded(RecipeCommanded {
+            command: Uuid::from_u128(number),
+            recipe: "sensor".parse().unwrap(),
+            digest: [digest; 32],
+            act,
+            by: "anna".to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+        })
+    }
+
     fn quarantine() -> Quarantine {
         Quarantine { reason: "it is not known".to_owned(), remedy: "look".to_owned() }
     }
@@ -236,6 +267,9 @@ mod tests {
             commanded("nest-1", 20, NestAct::Park),
             commanded("nest-2", 21, NestAct::Park),
             commanded("nest-2", 22, NestAct::Clear),
+            of_recipe(1, 30, RecipeAct::Keep),
+            of_recipe(2, 31, RecipeAct::Keep),
+            of_recipe(2, 32, RecipeAct::Activate),
             Record::RunOpened(run(2)),
             closed(2, Outcome::Error, Some(quarantine())),
             Record::ChipSeen(ChipSeen { run: id, chip: vec![4] }),
@@ -245,6 +279,10 @@ mod tests {
                 reason: "repaired".to_owned(),
             }),
             commanded("nest-1", 23, NestAct::Enable),
+            of_recipe(1, 33, RecipeAct::Activate),
+            of_recipe(2, 34, RecipeAct::Remove),
+            // The same again is held since it came first.
+            of_recipe(1, 35, RecipeAct::Keep),
             Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),
             Record::OrderMoved(moved(&run(4).order, 6, OrderState::Closed)),
@@ -268,6 +306,8 @@ mod tests {
         let states: Vec<_> = books.orders.values().map(|order| (order.state(), order.reason())).collect();
         assert_eq!(states, [(OrderState::Closed, "reason 6")]);
         assert_eq!(books.parked.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [21]);
+        assert_eq!(books.recipes.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [30]);
+        assert_eq!(books.activated.values().map(|it| it.digest[0]).collect::<Vec<_>>(), [1]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
         let [open] = books.open.values().collect::<Vec<_>>()[..] else { panic!("{:?}", books.open) };
         assert_eq!(open.phase, Phase::Between { run: run(4), done: Some(Step::Flash) });

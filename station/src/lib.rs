@@ -20,6 +20,7 @@ pub mod recovery;
 pub mod results;
 pub mod rig;
 pub mod rpc;
+pub mod shelf;
 pub mod signatures;
 pub mod signer;
 pub mod step;

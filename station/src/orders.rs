@@ -19,7 +19,7 @@ pub mod tally;
 
 use crate::{
     books::{Books, Order},
-    recipe::template::Values,
+    recipe::{RecipeKey, template::Values},
     record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
     unit_list::{UnitList, UnitListError},
@@ -376,6 +376,16 @@ impl Orders {
         }
         self.journal.append(Record::UnitDisposed(disposed)).await?;
         Ok(())
+    }
+
+    /// The orders that were opened with a recipe and are not closed, by their ids.
+    pub fn using(&self, (name, digest): &RecipeKey) -> Vec<OrderId> {
+        let state = self.lock();
+        let uses = |order: &&Order| {
+            let opened = &order.opened;
+            order.state() != OrderState::Closed && (&opened.recipe, &opened.recipe_digest) == (name, digest)
+        };
+        state.orders.values().filter(uses).map(|order| order.opened.order.clone()).collect()
     }
 
     /// All orders, by their ids.

@@ -22,7 +22,7 @@ use crate::{recipe::template::Values, step::Step};
 mod cbor;
 mod command;
 
-pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, key};
+pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded, key};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +102,9 @@ pub enum Record {
     /// Something is done with a nest by hand.
     #[n(27)]
     NestCommanded(#[n(0)] NestCommanded),
+    /// Something is done with a recipe.
+    #[n(28)]
+    RecipeCommanded(#[n(0)] RecipeCommanded),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -120,6 +123,7 @@ impl Record {
             | Self::UnitDisposed(_)
             | Self::OrderMoved(_)
             | Self::NestCommanded(_)
+            | Self::RecipeCommanded(_)
             | Self::Checkpoint(_)
             | Self::HeadSigned(_)
             | Self::ReportRefused(_) => None,
@@ -170,6 +174,7 @@ impl factory_journal::Record for Record {
                 ..Keys::default()
             },
             Self::NestCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
+            Self::RecipeCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
         }
     }
@@ -412,6 +417,9 @@ pub struct Checkpoint {
     /// The nests that were parked by hand, as they were.
     #[cbor(n(10), default)]
     pub parked: Vec<NestCommanded>,
+    /// What was uploaded, and then what was activated, as it was.
+    #[cbor(n(11), default)]
+    pub recipes: Vec<RecipeCommanded>,
 }
 
 /// How far a work order has come.

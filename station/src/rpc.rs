@@ -14,7 +14,7 @@ use factory_proto::{
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     health,
@@ -23,6 +23,7 @@ use crate::{
     provenance::Trouble,
     recipe::{Recipe, RecipeError, template},
     record::{NestAct, NestCommanded, OrderOpened, RunId},
+    shelf::Shelf,
     signer::SignerError,
     unit_list::UnitList,
     units::Unit,
@@ -31,6 +32,7 @@ use crate::{
 mod books;
 mod caller;
 pub mod command;
+mod recipes;
 pub mod wire;
 
 /// Serves `factory.station.v1.Station`; cheap to clone.
@@ -40,6 +42,8 @@ pub struct StationService {
     pub name: NestName,
     /// The nests by name.
     pub nests: Arc<BTreeMap<NestName, Nest>>,
+    /// What was uploaded.
+    pub shelf: Arc<Shelf>,
     /// Chooses one of them.
     pub choice: Arc<Choice>,
     /// What the nests share.
@@ -57,9 +61,10 @@ impl station_server::Station for StationService {
         request: Request<messages::OpenWorkOrderRequest>,
     ) -> Answer<messages::OpenWorkOrderResponse> {
         let open = command::OpenOrder::try_from(request.into_inner())?;
-        let recipe = self.shared.recipes.named(&open.recipe).map_err(recipe_refused)?;
+        let _steady = self.shelf.steady().await;
+        let recipe = self.recipe_of(&open).map_err(recipe_refused)?;
         if let Some(list) = &open.units {
-            check_units(recipe, &open.order, list)?;
+            check_units(&recipe, &open.order, list)?;
         }
         let order = OrderOpened {
             order: open.order,
@@ -114,6 +119,45 @@ impl station_server::Station for StationService {
         let books = orders.reconcile(&asked.order, signer).await.map_err(order_refused)?;
         let order = orders.get(&asked.order).map_err(order_refused)?;
         Ok(Response::new(books::page(&order, &books, asked.from, asked.size)))
+    }
+
+    async fn upload_recipe(
+        &self,
+        request: Request<Streaming<messages::UploadRecipeRequest>>,
+    ) -> Answer<messages::UploadRecipeResponse> {
+        let caller = caller::of(&request);
+        let digest = recipes::upload(&self.shelf, request.into_inner(), caller).await?;
+        Ok(Response::new(messages::UploadRecipeResponse { recipe_digest: digest.to_vec() }))
+    }
+
+    async fn list_recipes(
+        &self,
+        _: Request<messages::ListRecipesRequest>,
+    ) -> Answer<messages::ListRecipesResponse> {
+        let recipes = self.shelf.list().into_iter().map(recipes::description).collect();
+        Ok(Response::new(messages::ListRecipesResponse { recipes }))
+    }
+
+    async fn activate_recipe(
+        &self,
+        request: Request<messages::ActivateRecipeRequest>,
+    ) -> Answer<messages::ActivateRecipeResponse> {
+        let caller = caller::of(&request);
+        let messages::ActivateRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
+        let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
+        self.shelf.activate(key, by).await.map_err(recipes::refused)?;
+        Ok(Response::new(messages::ActivateRecipeResponse {}))
+    }
+
+    async fn remove_recipe(
+        &self,
+        request: Request<messages::RemoveRecipeRequest>,
+    ) -> Answer<messages::RemoveRecipeResponse> {
+        let caller = caller::of(&request);
+        let messages::RemoveRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
+        let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
+        self.shelf.remove(key, by).await.map_err(recipes::refused)?;
+        Ok(Response::new(messages::RemoveRecipeResponse {}))
     }
 
     async fn start_unit(
@@ -280,7 +324,7 @@ impl station_server::Station for StationService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nests,
             work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
-            recipes: self.shared.recipes.all().map(|(name, _)| name.to_string()).collect(),
+            recipes: self.shared.recipes.all().iter().map(|recipe| recipe.name.to_string()).collect(),
             unacknowledged_results: standing.results,
             oldest_unacknowledged: standing.oldest.map(Into::into),
             provenance_trouble: self.provenance.get().unwrap_or_default(),
@@ -291,6 +335,17 @@ impl station_server::Station for StationService {
 }
 
 impl StationService {
+    /// The recipe that an order is to be opened with: the one that it names, or was opened with, or the active one.
+    fn recipe_of(&self, open: &command::OpenOrder) -> Result<Arc<Recipe>, RecipeError> {
+        let recipes = &self.shared.recipes;
+        let before = self.shared.orders.get(&open.order).ok();
+        let before = before.filter(|order| order.opened.recipe == open.recipe);
+        match open.digest.or(before.map(|order| order.opened.recipe_digest)) {
+            Some(digest) => recipes.get(&open.recipe, &digest),
+            None => recipes.named(&open.recipe),
+        }
+    }
+
     fn nest(&self, name: &NestName) -> Result<&Nest, Status> {
         self.nests.get(name).ok_or_else(|| Status::not_found(format!("this station has no nest {name}")))
     }
@@ -391,7 +446,7 @@ fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), 
 
 fn recipe_refused(error: RecipeError) -> Status {
     match error {
-        RecipeError::Unknown(_) => Status::not_found(error.to_string()),
+        RecipeError::Unknown(_) | RecipeError::NotHeld { .. } => Status::not_found(error.to_string()),
         _ => Status::failed_precondition(error.to_string()),
     }
 }

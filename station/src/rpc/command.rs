@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use crate::{
     nest::Start,
-    recipe::template::Values,
+    recipe::{RecipeKey, template::Values},
     record::{NestAct, NestCommanded, OrderMoved, OrderState, RunId, UnitDisposed, UnitReleased},
+    shelf::Command,
     unit_list::UnitList,
 };
 
@@ -38,6 +39,11 @@ impl Fields {
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
         let within = (low..=high).contains(&value).then_some(value);
         self.check(name, within.ok_or_else(|| format!("is {value}, must be {low} to {high}")))
+    }
+
+    fn digest(&mut self, bytes: &[u8]) -> Option<[u8; 32]> {
+        let length = bytes.len();
+        self.check("recipe_digest", bytes.try_into().map_err(|_| format!("has {length} bytes, must have 32")))
     }
 
     /// A reason that must be there.
@@ -72,6 +78,8 @@ pub struct OpenOrder {
     pub order: OrderId,
     /// What is to be made.
     pub recipe: RecipeName,
+    /// SHA-256 of it, if that was said.
+    pub digest: Option<[u8; 32]>,
     /// How many.
     pub quantity: u32,
     /// As the brand owner signed it.
@@ -87,6 +95,10 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
         let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
         let order = fields.parse("work_order", &request.work_order);
         let recipe = fields.parse("recipe", &request.recipe);
+        let digest = match &request.recipe_digest[..] {
+            [] => Some(None),
+            digest => fields.digest(digest).map(Some),
+        };
         let quantity = fields.range("quantity", request.quantity, 1, LARGEST_ORDER);
         let signed = (!request.signed_order.is_empty()).then_some(request.signed_order);
         let signed = fields.check("signed_order", signed.ok_or("is empty: give the brand owner's order"));
@@ -97,7 +109,7 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
         let open = || {
             command?;
             let (order, recipe, quantity) = (order?, recipe?, quantity?);
-            Some(Self { order, recipe, quantity, signed: signed?, units: units? })
+            Some(Self { order, recipe, digest: digest?, quantity, signed: signed?, units: units? })
         };
         fields.finish(open())
     }
@@ -215,6 +227,30 @@ pub fn nest(command: &str, nest: &str, act: NestAct, by: String) -> Result<NestC
         let (command, nest) = (command?, nest?);
         Some(NestCommanded { command, nest, act, by, reason: String::new(), at: SystemTime::now() })
     };
+    fields.finish(commanded())
+}
+
+/// A recipe comes, and who commands it.
+pub fn upload(start: &messages::UploadRecipeStart, by: String) -> Result<(RecipeName, Command), Status> {
+    let mut fields = Fields::default();
+    let id = fields.parse("command_id", &start.command_id);
+    let recipe = fields.parse("recipe", &start.recipe);
+    let upload = || Some((recipe?, Command { id: id?, by }));
+    fields.finish(upload())
+}
+
+/// Something is done with a recipe, and who commands it.
+pub fn recipe(
+    command: &str,
+    recipe: &str,
+    digest: &[u8],
+    by: String,
+) -> Result<(RecipeKey, Command), Status> {
+    let mut fields = Fields::default();
+    let id = fields.parse("command_id", command);
+    let recipe = fields.parse("recipe", recipe);
+    let digest = fields.digest(digest);
+    let commanded = || Some(((recipe?, digest?), Command { id: id?, by }));
     fields.finish(commanded())
 }
 

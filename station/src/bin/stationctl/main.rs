@@ -12,6 +12,7 @@ mod order;
 mod provenance;
 mod recipe;
 mod reconcile;
+mod shelf;
 mod unit;
 mod values;
 mod watch;
@@ -61,7 +62,8 @@ enum Verb {
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
     Watch,
-    /// Checks a recipe and prints what a unit would get by it, or makes one; needs no station.
+    /// Checks a recipe, prints what a unit would get by it, or makes one, without a station; uploads, lists, activates
+    /// and removes those of a station.
     #[command(subcommand)]
     Recipe(recipe::Verb),
     /// Provisions one device from a shell; needs no station.
@@ -91,7 +93,10 @@ async fn main() -> anyhow::Result<()> {
         Verb::List(list) => list.run(&mut station().await?).await,
         Verb::Watch => watch::watch(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
-        Verb::Recipe(verb) => recipe::run(verb),
+        Verb::Recipe(verb) => match verb.local() {
+            Ok(local) => recipe::run(local),
+            Err(verb) => verb.run(&mut station().await?).await,
+        },
         Verb::Fcc(verb) => fcc::run(verb).await,
         Verb::Provenance(provenance) => provenance.run(),
     }

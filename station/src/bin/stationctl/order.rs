@@ -18,6 +18,9 @@ pub struct Open {
     /// The recipe to make.
     #[arg(long)]
     recipe: String,
+    /// SHA-256 of the recipe in hex, where it is not to be the active one.
+    #[arg(long, value_parser = crate::shelf::digest)]
+    recipe_digest: Option<crate::shelf::Digest>,
     /// How many units may pass.
     #[arg(long)]
     quantity: u32,
@@ -44,6 +47,7 @@ impl Open {
             quantity: self.quantity,
             signed_order: signed_order.trim().to_owned(),
             unit_list,
+            recipe_digest: self.recipe_digest.map_or_else(Vec::new, |digest| digest.0),
         };
         let answer = station.open_work_order(request).await.map_err(refused)?.into_inner();
         let order = answer.work_order.unwrap_or_default();
