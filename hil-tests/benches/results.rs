@@ -29,6 +29,7 @@ use factory_proto::{
     },
 };
 use factory_station::{
+    place::Place,
     recipe::template::Values,
     record::{
         FccAnswer, FccSent, Findings, Flash, Identity, Measurement, Record, RunClosed, RunId, RunOpened,
@@ -44,10 +45,7 @@ use tokio_stream::{
     wrappers::{ReceiverStream, TcpListenerStream},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Endpoint, Server},
-};
+use tonic::{Request, Response, Status, Streaming, transport::Server};
 use uuid::Uuid;
 
 const RESULTS: u64 = 100_000;
@@ -116,9 +114,9 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
     let backlog = Backlog::count(&journal)?;
     let uplink = || Uplink {
         station: "line-1".parse().expect("it is a name"),
-        controller: Endpoint::from_shared(format!("http://{address}"))
-            .expect("it is a URI")
-            .connect_timeout(Duration::from_secs(5)),
+        controller: Place::Plain(format!("http://{address}").parse().expect("it is a URI"))
+            .way()
+            .expect("there are no files"),
         journal: journal.clone(),
         backlog: backlog.clone(),
     };

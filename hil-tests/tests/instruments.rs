@@ -39,7 +39,7 @@ async fn line(folder: &Path, nests: &[&str]) -> anyhow::Result<(Rig, Station)> {
 }
 
 async fn events(station: &mut Station) -> anyhow::Result<Streaming<WatchEventsResponse>> {
-    Ok(station.watch_events(WatchEventsRequest {}).await?.into_inner())
+    Ok(station.watch_events(WatchEventsRequest::default()).await?.into_inner())
 }
 
 /// The first event of a nest that `wanted` gives something for.

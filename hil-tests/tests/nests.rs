@@ -125,7 +125,7 @@ async fn a_nest_that_was_parked_by_hand_stays_so_until_it_is_enabled_also_by_a_s
 
     // A unit that is in it is finished.
     line::lay(&rig, "A", &Assembly::sound(1))?;
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     start(&mut station, Uuid::now_v7(), "A", "SN0001").await?;
     park(&mut station, "A", Uuid::now_v7(), "lunch").await?;
     let mut passed = false;
@@ -183,7 +183,7 @@ async fn a_nest_is_cleared_when_its_instruments_answer_again() -> anyhow::Result
     let away = rig.nest("A").join("probe.away");
     std::fs::rename(&probe, &away)?;
     let refusal = identify(&mut station, "A").await;
-    refused(refusal, Code::Unavailable, "nest A cannot show which one it is: ");
+    refused(refusal, Code::FailedPrecondition, "nest A cannot show which one it is: ");
     assert!(clear(&mut station, "A", Uuid::now_v7()).await?.contains("probe"));
     let text = "nest A is parked: ";
     refused(start(&mut station, Uuid::now_v7(), "A", "SN0001").await, Code::FailedPrecondition, text);

@@ -9,7 +9,8 @@ use factory_hil_tests::{
 use factory_proto::station::{
     CloseWorkOrderRequest, DescribeStationRequest, Disposition, OpenWorkOrderRequest, Outcome,
     PauseWorkOrderRequest, ReconcileWorkOrderRequest, ReconcileWorkOrderResponse, ResumeWorkOrderRequest,
-    UnitDifference, UnitStanding, WorkOrder, WorkOrderState, station_client::StationClient,
+    RunPreflightRequest, UnitDifference, UnitStanding, WorkOrder, WorkOrderState,
+    station_client::StationClient,
 };
 use tonic::{Code, Status, transport::Channel};
 use uuid::Uuid;
@@ -74,7 +75,7 @@ async fn the_books_are_closed_when_it_was_said_what_became_of_each_unit() -> any
 #[tokio::test]
 async fn only_what_the_brand_owner_signed_is_opened() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let (rig, mut station) = line(folder.path()).await?;
+    let (rig, station) = line(folder.path()).await?;
     let open = |order: &str, quantity, signed_order: String| OpenWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),
@@ -95,7 +96,23 @@ async fn only_what_the_brand_owner_signed_is_opened() -> anyhow::Result<()> {
     let elsewhere = rig.sign_order_for(&"ab".repeat(32), "WO-3", 2)?;
     let text = "is for a recipe with SHA-256 abab";
     check(open("WO-3", 2, elsewhere), Code::FailedPrecondition, text).await;
-    station.open_work_order(open("WO-1", 2, signed)).await?;
+    let text = "is registered with its account: upload it there, then say so (stationctl attest)";
+    check(open("WO-1", 2, signed.clone()), Code::FailedPrecondition, text).await;
+    let preflight = async |text: &str| -> anyhow::Result<()> {
+        let checks = station.clone().run_preflight(RunPreflightRequest {}).await?.into_inner().checks;
+        let wrong: Vec<_> = checks.iter().filter(|check| !check.ok).map(|check| &check.finding).collect();
+        let as_said = match wrong[..] {
+            [] => text.is_empty(),
+            [finding] => !text.is_empty() && finding.contains(text),
+            _ => false,
+        };
+        assert!(as_said, "{checks:?}");
+        Ok(())
+    };
+    preflight(text).await?;
+    line::attest(&rig, &mut station.clone()).await?;
+    preflight("").await?;
+    station.clone().open_work_order(open("WO-1", 2, signed)).await?;
     Ok(())
 }
 

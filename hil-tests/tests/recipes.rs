@@ -38,6 +38,7 @@ async fn line(folder: &Path, from: &str, to: &str) -> anyhow::Result<(Rig, Stati
 }
 
 async fn open(rig: &Rig, station: &mut Station, order: &str, unit_list: &str) -> Result<(), Status> {
+    line::attest(rig, station).await.expect("it can be said where the CA is registered");
     let signed_order = rig.sign_order(order, 10).expect("an order can be signed");
     let request = OpenWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),

@@ -49,7 +49,7 @@ async fn start_until(
     board: &Assembly,
     seen: impl Fn(&Event) -> bool,
 ) -> anyhow::Result<String> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     line::lay(rig, "A", board)?;
     let run = line::start(station, "WO-1", "A", &board.serial).await?;
     loop {
@@ -153,7 +153,7 @@ async fn a_run_that_is_killed_again_and_again_still_ends() -> anyhow::Result<()>
         rig.kill_station()?;
         rig.start_station()?;
         station = StationClient::connect(rig.station.clone()).await?;
-        let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+        let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
         // Begins with the nest, which is busy with the run, unless that is over.
         events.message().await?.context("the station ended the stream of events")?;
     }
@@ -253,6 +253,7 @@ async fn another_board_in_the_nest_is_not_taken_for_the_one_that_was_left() -> a
         command_id: Uuid::now_v7().to_string(),
         serial: board.serial.clone(),
         reason: "the right board was found, and its storage erased".to_owned(),
+        reworked: false,
     };
     station.release_unit(release.clone()).await?;
     station.release_unit(release.clone()).await?;

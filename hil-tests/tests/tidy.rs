@@ -37,13 +37,17 @@ fn metadata() -> Metadata {
 }
 
 /// What each of our crates may import of ours, apart from its tests.
-const DIRECTIONS: [(&str, &[&str]); 7] = [
+const DIRECTIONS: [(&str, &[&str]); 8] = [
     ("factory-proto", &[]),
     ("factory-journal", &[]),
     ("factory-settings", &[]),
-    ("factory-hsm", &["factory-proto", "factory-journal", "factory-settings"]),
+    ("factory-door", &[]),
+    ("factory-hsm", &["factory-proto", "factory-journal", "factory-settings", "factory-door"]),
     ("factory-fixtures", &["factory-proto"]),
-    ("factory-station", &["factory-proto", "factory-journal", "factory-settings", "factory-fixtures"]),
+    (
+        "factory-station",
+        &["factory-proto", "factory-journal", "factory-settings", "factory-door", "factory-fixtures"],
+    ),
     (
         "factory-hil-tests",
         &[

@@ -25,7 +25,8 @@ async fn line(folder: &Path) -> anyhow::Result<(Rig, Station)> {
     let mut rig = Rig::build(folder, programs, &["A"], &format!("http://{}", free_address()?))?;
     rig.start_signer()?;
     rig.start_station()?;
-    let station = StationClient::connect(rig.station.clone()).await?;
+    let mut station = StationClient::connect(rig.station.clone()).await?;
+    line::attest(&rig, &mut station).await?;
     Ok((rig, station))
 }
 

@@ -10,18 +10,17 @@ use std::{
     time::Duration,
 };
 
+use factory_door::{guest::Identity, rate::Rate, tls::TlsFiles};
 use factory_proto::ids::{AuthorityName, ProfileName};
 use factory_settings::{SettingsError, Table, Value, duration, integer, list, path, table, text};
 use humantime::format_duration;
 
 use crate::{
-    peer::{Entry, Identity},
+    peer::Entry,
     profile::{
         MINIMUM_LIFETIME, Subject, YEAR,
         device::{Kind, Profile},
     },
-    rate::Rate,
-    tls::TlsFiles,
     token::module::Library,
 };
 

@@ -4,7 +4,8 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use factory_hsm::{credential::CredentialError, order::OrderKeyError, tls::TlsError, token::TokenError};
+use factory_door::tls::TlsError;
+use factory_hsm::{credential::CredentialError, order::OrderKeyError, token::TokenError};
 use factory_journal::JournalError;
 use factory_proto::ids::OrderId;
 use factory_settings::SettingsError;

@@ -2,41 +2,27 @@
 //!
 //! Knows what a peer may use and how much of it at a time. Knows nothing of sockets, nor of what is asked.
 
-use std::{
-    num::NonZeroU32,
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc};
 
+use factory_door::{
+    admission::AdmissionLayer,
+    allowance::{Allowance, Limits},
+    doors::Doors,
+    guest::{Evidence, Guest, House, Identity},
+    rate::Rate,
+};
 use factory_proto::ids::{NestName, OrderId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Extensions, Status};
 
-use crate::rate::{Bucket, Rate};
+/// Where this signer's peers come in.
+pub type PeerDoors = Doors<Peer, Stranger>;
+/// What holds them to their share.
+pub type PeerAdmission = AdmissionLayer<Peers>;
 
 /// Calls of one peer that may be under way at a time: half of what waits for the token at most.
 const CALLS: usize = 64;
 /// Connections of one peer: a station has one, and another for a moment when that one breaks.
 const CONNECTIONS: usize = 16;
-
-/// How a peer proves who it is.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Identity {
-    /// The user that its process runs as, on this host.
-    User(u32),
-    /// A DNS name in its certificate, in lower case.
-    Dns(String),
-    /// A URI in its certificate.
-    Uri(String),
-}
-
-impl Identity {
-    /// A name as a certificate has it: of a URI when there is a colon in it.
-    pub fn named(text: &str) -> Self {
-        if text.contains(':') { Self::Uri(text.to_owned()) } else { Self::Dns(text.to_ascii_lowercase()) }
-    }
-}
 
 /// Some orders: one, or all that begin alike (`prefix-*`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,16 +73,22 @@ pub struct Peer(Arc<Rules>);
 struct Rules {
     name: Option<NestName>,
     orders: Option<Vec<OrderPattern>>,
-    calls: Option<Mutex<Bucket>>,
-    at_a_time: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    allowance: Allowance,
 }
 
-/// Why a call is not let through at present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMuch {
-    /// Worth trying again after this.
-    pub after: Duration,
+impl Guest for Peer {
+    fn allowance(&self) -> &Allowance {
+        &self.0.allowance
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => name.fmt(f),
+            None => f.write_str("a user of this host"),
+        }
+    }
 }
 
 impl Peer {
@@ -105,16 +97,11 @@ impl Peer {
             Some(entry) => (Some(entry.name), entry.orders, entry.rate),
             None => (None, None, None),
         };
-        Self(Arc::new(Rules {
-            name,
-            orders,
-            calls: rate.map(|(rate, burst)| Mutex::new(Bucket::new(rate, burst))),
-            at_a_time: Arc::new(Semaphore::new(CALLS)),
-            connections: Arc::new(Semaphore::new(CONNECTIONS)),
-        }))
+        let limits = Limits { calls: rate, at_a_time: CALLS, connections: CONNECTIONS };
+        Self(Arc::new(Rules { name, orders, allowance: Allowance::new(&limits) }))
     }
 
-    /// The peer behind a call, which [`crate::admission`] has put there.
+    /// The peer behind a call, which [`PeerAdmission`] has put there.
     pub fn of(call: &Extensions) -> Result<Self, Status> {
         call.get().cloned().ok_or_else(|| Status::internal("nobody has said who calls"))
     }
@@ -133,26 +120,6 @@ impl Peer {
     /// Whether it may speak for this station.
     pub fn may_speak_for(&self, station: &NestName) -> bool {
         self.name().is_none_or(|name| name == station)
-    }
-
-    /// Begins a call, which lasts as long as the permit.
-    ///
-    /// # Errors
-    /// It has called too often, or has too many calls under way.
-    pub fn begin_call(&self, now: Instant) -> Result<OwnedSemaphorePermit, TooMuch> {
-        // First, so that what is refused does not count as a call.
-        let permit = self.0.at_a_time.clone().try_acquire_owned();
-        let permit = permit.map_err(|_| TooMuch { after: Duration::from_millis(100) })?;
-        if let Some(calls) = &self.0.calls {
-            let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
-            calls.take(now).map_err(|after| TooMuch { after })?;
-        }
-        Ok(permit)
-    }
-
-    /// Begins a connection, which lasts as long as the permit; `None` where there are too many.
-    pub fn begin_connection(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.connections.clone().try_acquire_owned().ok()
     }
 }
 
@@ -179,6 +146,20 @@ pub enum Stranger {
     Several(String),
 }
 
+impl House for Peers {
+    type Peer = Peer;
+    type Stranger = Stranger;
+
+    fn recognise(&self, evidence: &Evidence) -> Result<Peer, Stranger> {
+        match evidence {
+            Evidence::Process { uid, .. } => self.user(*uid),
+            Evidence::Certificate(names) => self.certificate(names),
+            // This signer listens nowhere without TLS.
+            Evidence::Address(_) | Evidence::Nothing => Err(Stranger::Unknown),
+        }
+    }
+}
+
 impl Peers {
     /// Those only; when nobody is named, the signer's own user and root, who may use all orders.
     pub fn new(entries: Vec<Entry>) -> Self {
@@ -190,13 +171,12 @@ impl Peers {
         Self(entries.into_iter().map(|entry| (entry.identity.clone(), Peer::new(Some(entry)))).collect())
     }
 
-    /// The peer that a process of this user is.
-    pub fn user(&self, uid: u32) -> Result<Peer, Stranger> {
+    fn user(&self, uid: u32) -> Result<Peer, Stranger> {
         self.find(&Identity::User(uid)).ok_or(Stranger::User(uid))
     }
 
     /// The peer whose certificate holds these names.
-    pub fn certificate(&self, names: &[Identity]) -> Result<Peer, Stranger> {
+    fn certificate(&self, names: &[Identity]) -> Result<Peer, Stranger> {
         let mut found = names.iter().filter_map(|name| self.find(name));
         let listed = || {
             let names = names.iter().map(|name| match name {
@@ -220,6 +200,8 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn entry(name: &str, identity: Identity) -> Entry {
@@ -268,18 +250,8 @@ mod tests {
     fn a_peer_has_one_allowance_however_it_is_found() {
         let peers = Peers::new(vec![entry("c", Identity::User(7))]);
         let now = Instant::now();
-        assert!(peers.user(7).unwrap().begin_call(now).is_ok());
-        let after = Duration::from_secs(1);
-        assert_eq!(peers.user(7).unwrap().begin_call(now).unwrap_err(), TooMuch { after });
-    }
-
-    #[test]
-    fn more_calls_than_allowed_wait_for_others_to_end() {
-        let peer = Peer::new(None);
-        let now = Instant::now();
-        let mut under_way: Vec<_> = (0..CALLS).map(|_| peer.begin_call(now).unwrap()).collect();
-        assert!(peer.begin_call(now).is_err());
-        under_way.pop();
-        assert!(peer.begin_call(now).is_ok());
+        let find = || peers.recognise(&Evidence::Process { uid: 7, gid: 7 }).unwrap();
+        assert!(find().allowance().begin_call(now).is_ok());
+        assert!(find().allowance().begin_call(now).is_err());
     }
 }

@@ -27,13 +27,11 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    admission::AdmissionLayer,
     csr,
-    door::Doors,
     health::Health,
     issuer::{IssueError, Request},
     ledger::{OrderAccount, OrderRefusal, Place, Reckoned, Refusal, Standing, record::Disposed},
-    peer::Peer,
+    peer::{Peer, PeerAdmission, PeerDoors},
     profile::device::ProfileError,
     registrar::{Registrar, RegistrarError},
     token::key::SigningError,
@@ -70,7 +68,7 @@ pub enum ServeError {
 
 /// Serves until `stop` comes, then lets calls that have begun end.
 pub async fn serve(
-    doors: Doors,
+    doors: PeerDoors,
     registrar: Registrar,
     witness: Witness,
     health: &Health,
@@ -92,7 +90,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .max_connection_age(CONNECTION_AGE)
-        .layer(AdmissionLayer)
+        .layer(PeerAdmission::new())
         .layer(WitnessLayer(witness))
         .add_service(health.service().await)
         .add_service(reflection)

@@ -23,3 +23,8 @@ pub mod signer {
 
 /// The file descriptor set of all of the above, encoded: what the reflection services serve.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The same, decoded.
+pub fn descriptors() -> prost_types::FileDescriptorSet {
+    prost::Message::decode(DESCRIPTORS).expect("our own build has encoded them")
+}

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use crate::station;
 
 /// How a run or a step ended. Only `Fail` says that the product is wrong, and only it counts against yield.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
     /// All that was asked was done and seen to be so.
     Pass,

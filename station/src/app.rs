@@ -1,27 +1,24 @@
 //! The daemon's life: built from its file, served, drained.
 
-use std::{
-    collections::BTreeMap,
-    fs, io, mem,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, io, mem, path::Path, sync::Arc, time::Duration};
 
+use factory_door::{
+    admission::AdmissionLayer,
+    doors::{Door, Doors},
+    socket::{self, SocketError, SocketFile},
+    tls::{Tls, TlsError},
+};
 use factory_journal::{Journal, JournalError, Options};
 use factory_proto::{DESCRIPTORS, ids::NestName, station::station_server::StationServer};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    time::timeout,
-};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::Routes, transport::Server};
 use tracing::{info, warn};
 
 use crate::{
+    attestations::Attestations,
     books::{Books, OpenRun},
+    callers::{Caller, Callers},
     config::{Config, NestSettings},
     events::Events,
     health,
@@ -31,20 +28,26 @@ use crate::{
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
     results::{Backlog, Uplink},
-    rpc::StationService,
+    rpc::{
+        StationService,
+        access::{self, AccessLayer},
+    },
     shelf::{Parts, Shelf},
     signatures::{SignatureError, Signatures},
-    signer::{Signer, SignerTlsError},
-    unit_list,
+    signer::Signer,
     units::Units,
     upkeep,
 };
 
-// Commands are small, but for the list of an order's units; a message beyond this is no command.
-const LARGEST_MESSAGE: usize = unit_list::LONGEST + 64 * 1024;
 // What a drained station still gives its controller to acknowledge the last results.
 const LAST_RESULTS: Duration = Duration::from_secs(2);
 
+// Our clients send a few hundred bytes.
+const HEADER_LIMIT: u32 = 16 * 1024;
+// A connection that is silent for so long is asked whether it is alive, and closed after that time again.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+// So that a caller whose certificate was withdrawn has to show it again; calls that have begun are not cut off.
+const CONNECTION_AGE: Duration = Duration::from_secs(3600);
 // What clients get to hang up.
 const LAST_CALLS: Duration = Duration::from_secs(2);
 
@@ -71,9 +74,12 @@ pub enum AppError {
     /// The certificate that signatures are held against.
     #[error(transparent)]
     Signatures(#[from] SignatureError),
-    /// The signer cannot be called.
+    /// The socket cannot be listened on.
     #[error(transparent)]
-    Signer(#[from] SignerTlsError),
+    Socket(#[from] SocketError),
+    /// The files of a connection.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The reflection service could not be set up.
     #[error("the API's description cannot be served")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -85,7 +91,7 @@ pub enum AppError {
 /// Runs a station until `stop` is cancelled, then drains it. `program` is the daemon's own executable, which
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
-    let listeners = listeners(&config).await?;
+    let (doors, socket_file) = doors(&config).await?;
     let signatures = Arc::new(Signatures::demanded(&config.signatures)?);
     let recipes = Arc::new(Recipes::load(&config.recipes, &signatures)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
@@ -94,12 +100,19 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let open_runs = mem::take(&mut books.open);
     let mut by_hand = mem::take(&mut books.parked);
     let units = Units::new(journal.clone());
+    let attestations = Attestations::new(journal.clone(), mem::take(&mut books.attested));
     let uploaded = Books {
         recipes: mem::take(&mut books.recipes),
         activated: mem::take(&mut books.activated),
         ..Books::default()
     };
-    let orders = Orders::new(journal.clone(), units.clone(), books, &config.state.join("orders"));
+    let orders = Orders::new(
+        journal.clone(),
+        units.clone(),
+        attestations.clone(),
+        books,
+        &config.state.join("orders"),
+    );
     let parts = Parts {
         journal: journal.clone(),
         units: units.clone(),
@@ -111,9 +124,10 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
         orders,
+        attestations,
         units,
         signer: Signer::at(config.signer.clone(), &config.state)?,
-        events: Events::default(),
+        events: Events::new(journal.clone()),
         recipes,
         journal,
     };
@@ -130,7 +144,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
 
     let uplink = Uplink {
         station: config.name.clone(),
-        controller: config.controller.clone(),
+        controller: config.controller.way()?,
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
     };
@@ -161,8 +175,12 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         provenance: trouble,
     };
     let stop_server = CancellationToken::new();
-    let mut server = tokio::spawn(serve(listeners, routes(service).await?, stop_server.clone()));
-    info!(station = %config.name, nests = nests.len(), listen = %config.listen, "station is up");
+    let doors = Doors::open(doors, Callers::new(config.callers.clone()));
+    let access = AccessLayer::new(shared.journal.clone());
+    let streams = u32::try_from(config.callers.limits.at_a_time).unwrap_or(u32::MAX);
+    let server = serve(doors, access, streams, routes(service).await?, stop_server.clone());
+    let mut server = tokio::spawn(server);
+    info!(station = %config.name, nests = nests.len(), "station is up");
 
     let server_ended = tokio::select! {
         () = stop.cancelled() => None,
@@ -176,6 +194,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         warn!("results stay in the journal until the controller is back");
     }
     stop_uplink.cancel();
+    shared.events.close();
     stop_server.cancel();
     // No task can fail in a way that matters any more, and a client that does not hang up is left behind.
     let _ = uplink.await;
@@ -183,7 +202,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     if server_ended.is_none() {
         let _ = timeout(LAST_CALLS, server).await;
     }
-    let _ = fs::remove_file(&config.socket);
+    drop(socket_file);
     info!("station is down");
     match server_ended {
         Some(Ok(Err(error))) => Err(AppError::Server(error)),
@@ -225,32 +244,25 @@ async fn drain(nests: &BTreeMap<NestName, Nest>, tasks: &TaskTracker, patience: 
     }
 }
 
-struct Listeners {
-    network: TcpListener,
-    local: UnixListener,
-}
-
-async fn listeners(config: &Config) -> Result<Listeners, AppError> {
-    let failed = |address: String| move |source| AppError::Listen { address, source };
-    let network = TcpListener::bind(config.listen).await.map_err(failed(config.listen.to_string()))?;
-    let local = bind(&config.socket).map_err(failed(config.socket.display().to_string()))?;
-    Ok(Listeners { network, local })
-}
-
-/// Listens on a Unix socket for our user and group; takes over a socket that nobody listens on.
-fn bind(path: &PathBuf) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::from(io::ErrorKind::AddrInUse));
+/// Where connections come in. Nobody is let in yet.
+async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
+    // Where the file knows users and groups, anybody may knock and is told whether he may come in; otherwise there is only
+    // root and our own user.
+    let mode = if config.callers.knows_users() { 0o666 } else { 0o660 };
+    let (listener, socket_file) = socket::listen(&config.socket, mode)?;
+    let mut doors = vec![Door::Socket(listener)];
+    if let Some(listen) = &config.listen {
+        let failed = |source| AppError::Listen { address: listen.address.to_string(), source };
+        let tls = listen.tls.clone().map(Tls::load).transpose()?;
+        let listener = TcpListener::bind(listen.address).await.map_err(failed)?;
+        // Port 0 is any.
+        info!(address = %listener.local_addr().map_err(failed)?, tls = tls.is_some(), "listening");
+        doors.push(match tls {
+            Some(tls) => Door::Tls(listener, tls),
+            None => Door::Plain(listener),
+        });
     }
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::other("something that is no socket has that name")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    Ok((doors, socket_file))
 }
 
 async fn routes(service: StationService) -> Result<Routes, AppError> {
@@ -261,20 +273,26 @@ async fn routes(service: StationService) -> Result<Routes, AppError> {
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let station = StationServer::new(service).max_decoding_message_size(LARGEST_MESSAGE);
+    let station = StationServer::new(service).max_decoding_message_size(access::LARGE);
     Ok(Routes::new(station).add_service(health_service).add_service(reflection))
 }
 
 async fn serve(
-    listeners: Listeners,
+    doors: Doors<Caller, Infallible>,
+    access: AccessLayer,
+    streams: u32,
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let server =
-        |routes| Server::builder().http2_keepalive_interval(Some(Duration::from_secs(30))).add_routes(routes);
-    let network = server(routes.clone())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.network), stop.cancelled());
-    let local = server(routes)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listeners.local), stop.cancelled());
-    tokio::try_join!(network, local).map(|_| ())
+    Server::builder()
+        .max_concurrent_streams(streams)
+        .http2_max_header_list_size(HEADER_LIMIT)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .max_connection_age(CONNECTION_AGE)
+        .layer(AdmissionLayer::<Callers>::new())
+        .layer(access)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(doors, stop.cancelled_owned())
+        .await
 }

@@ -10,11 +10,12 @@ use factory_proto::{
 };
 
 use crate::{
+    attestations::Statements,
     phase::{IllegalRecord, Phase},
     recipe::RecipeKey,
     record::{
         Checkpoint, Findings, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState, OrderTally,
-        Quarantine, RecipeAct, RecipeCommanded, Record, RunId, RunOpened, SetAside,
+        Quarantine, RecipeAct, RecipeCommanded, Record, RegistrationAttested, RunId, RunOpened, SetAside,
     },
 };
 
@@ -67,6 +68,8 @@ pub struct Books {
     pub recipes: BTreeMap<RecipeKey, RecipeCommanded>,
     /// What is active of each recipe name, where that was said.
     pub activated: BTreeMap<RecipeName, RecipeCommanded>,
+    /// Which CAs are registered where.
+    pub attested: Statements,
 }
 
 impl Books {
@@ -79,10 +82,13 @@ impl Books {
             )
         };
         let aside = |aside: SetAside| (aside.serial, aside.quarantine);
+        let attested =
+            |stated: RegistrationAttested| ((stated.ca_fingerprint, stated.account.clone()), stated);
         let mut books = Self {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
+            attested: checkpoint.attested.into_iter().map(attested).collect(),
             parked: checkpoint.parked.into_iter().map(|it| (it.nest.clone(), it)).collect(),
             recipes: BTreeMap::new(),
             activated: BTreeMap::new(),
@@ -109,6 +115,7 @@ impl Books {
             open: self.open.keys().map(ToString::to_string).collect(),
             parked: self.parked.values().cloned().collect(),
             recipes: self.recipes.values().chain(self.activated.values()).cloned().collect(),
+            attested: self.attested.values().cloned().collect(),
         }
     }
 
@@ -135,6 +142,9 @@ impl Books {
                 NestAct::Enable => drop(self.parked.remove(&commanded.nest)),
                 NestAct::Clear | NestAct::Identify => {}
             },
+            Record::RegistrationAttested(stated) => {
+                self.attested.insert((stated.ca_fingerprint, stated.account.clone()), stated);
+            }
             Record::UnitReleased(released) => {
                 self.quarantined.remove(&released.serial);
             }
@@ -192,7 +202,7 @@ mod tests {
     use super::*;
     use crate::{
         orders::moves::moved,
-        record::{ChipSeen, RunClosed, StepPassed, StepStarted, UnitReleased},
+        record::{ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted, UnitReleased},
         step::Step,
     };
 
@@ -259,6 +269,14 @@ mod tests {
         let id = run(4).run;
         vec![
             Record::OrderOpened(order),
+            Record::RegistrationAttested(RegistrationAttested {
+                command: Uuid::nil(),
+                ca_fingerprint: [1; 32],
+                account: "acme".to_owned(),
+                registered: true,
+                statement: "uploaded".to_owned(),
+                time: SystemTime::UNIX_EPOCH,
+            }),
             Record::RunOpened(run(4)),
             Record::RunOpened(run(1)),
             closed(1, Outcome::Pass, None),
@@ -277,6 +295,7 @@ mod tests {
                 command: Uuid::nil(),
                 serial: run(2).serial,
                 reason: "repaired".to_owned(),
+                reworked: true,
             }),
             commanded("nest-1", 23, NestAct::Enable),
             of_recipe(1, 33, RecipeAct::Activate),

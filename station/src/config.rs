@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -10,13 +9,13 @@ use std::{
 use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
-use tonic::transport::{Endpoint, Uri};
 
-use crate::{
-    provenance::Occasions,
-    signatures::Demand,
-    signer::{SignerPlace, SignerTls},
-};
+use crate::{callers::CallerSettings, place::Place, provenance::Occasions, signatures::Demand};
+
+mod callers;
+mod place;
+
+pub use callers::Listen;
 
 /// The station file, as meant.
 #[derive(Debug, Clone)]
@@ -30,13 +29,15 @@ pub struct Config {
     /// Who must have signed the recipes and what they name.
     pub signatures: Demand,
     /// Where the signer is.
-    pub signer: SignerPlace,
-    /// Where the MES calls; loopback only, for want of TLS.
-    pub listen: SocketAddr,
+    pub signer: Place,
+    /// Where the MES calls, if it does; otherwise there is only the socket.
+    pub listen: Option<Listen>,
+    /// Who may call, and how much.
+    pub callers: CallerSettings,
     /// Where stationctl calls: a Unix socket.
     pub socket: PathBuf,
-    /// The line's controller; loopback only, for want of TLS.
-    pub controller: Endpoint,
+    /// The line's controller.
+    pub controller: Place,
     /// How long running units may still take when the station is told to stop.
     pub drain: Duration,
     /// When the log's heads are signed.
@@ -87,35 +88,28 @@ impl Config {
                  recipes and images unsigned",
             );
         }
-        let signer = signer(file);
-        let listen: Option<SocketAddr> = file.required("listen", text);
+        let signer = place::signer(file);
+        let callers = callers::callers(file);
         let socket = file.required("socket", path);
-        let controller: Option<Uri> = file.required("controller", text);
+        let controller = place::controller(file);
         let drain = file.or("drain", Duration::from_secs(60), duration);
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
         let nests = file.required("nest", list(table(NestSettings::written)));
 
-        if listen.is_some_and(|address| !address.ip().is_loopback()) {
-            file.complain("listen", "must be a loopback address: there is no TLS on this listener yet");
-        }
-        if controller.as_ref().is_some_and(|uri| !is_loopback(uri)) {
-            file.complain(
-                "controller",
-                "must be an http:// address on loopback: there is no TLS on this connection yet",
-            );
-        }
         if let Some(nests) = &nests {
             complain_of_nests(file, nests);
         }
+        let (listen, callers) = callers?;
         Some(Self {
             name: name?,
             state: state?,
             recipes: recipes?,
             signatures: signatures??,
             signer: signer?,
-            listen: listen?,
+            listen,
+            callers,
             socket: socket?,
-            controller: Endpoint::from(controller?).connect_timeout(Duration::from_secs(5)),
+            controller: controller?,
             drain: drain?,
             provenance: provenance?,
             nests: nests?,
@@ -161,34 +155,6 @@ fn signatures(signatures: &mut Table<'_>) -> Option<Demand> {
     }
 }
 
-/// A path is a socket's; `https://host:port` is a server's, which needs `[signer-tls]`.
-fn signer(file: &mut Table<'_>) -> Option<SignerPlace> {
-    let place = file.required("signer", |value| match text::<String>(value)? {
-        address if address.starts_with("https://") => text(value).map(Ok),
-        _ => path(value).map(Err),
-    });
-    let tls = file.optional("signer-tls", table(signer_tls));
-    match (place?, tls?) {
-        (Ok(uri), Some(tls)) => Some(SignerPlace::Server { uri, tls }),
-        (Err(socket), None) => Some(SignerPlace::Socket(socket)),
-        (Ok(_), None) => {
-            file.complain("signer", "needs [signer-tls]: both sides prove who they are");
-            None
-        }
-        (Err(_), Some(_)) => {
-            file.complain("signer-tls", "needs a `signer` with https://: there is no TLS on its socket");
-            None
-        }
-    }
-}
-
-fn signer_tls(tls: &mut Table<'_>) -> Option<SignerTls> {
-    let ca = tls.required("ca", path);
-    let certificate = tls.required("certificate", path);
-    let key = tls.required("key", path);
-    Some(SignerTls { ca: ca?, certificate: certificate?, key: key? })
-}
-
 fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {
     let usual = Occasions::usual();
     let every = provenance.or("every", usual.every, integer);
@@ -198,13 +164,6 @@ fn occasions(provenance: &mut Table<'_>) -> Option<Occasions> {
         provenance.complain("every", format!("must be {least} to {most} records"));
     }
     Some(Occasions { every: every?, shift_ends: shift_ends? })
-}
-
-fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let address = host.parse::<std::net::IpAddr>();
-    uri.scheme_str() == Some("http")
-        && (host == "localhost" || address.is_ok_and(|address| address.is_loopback()))
 }
 
 /// A nest has one name, and no instrument serves two nests.

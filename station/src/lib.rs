@@ -4,21 +4,27 @@
 //! reads top to bottom.
 
 pub mod app;
+pub mod attestations;
 pub mod books;
+pub mod callers;
 pub mod certificate;
 pub mod config;
 pub mod events;
 pub mod health;
+pub mod history;
 pub mod key;
 pub mod nest;
 pub mod orders;
 pub mod phase;
+pub mod place;
+pub mod preflight;
 pub mod provenance;
 pub mod recipe;
 pub mod record;
 pub mod recovery;
 pub mod results;
 pub mod rig;
+pub mod role;
 pub mod rpc;
 pub mod shelf;
 pub mod signatures;
@@ -28,3 +34,4 @@ pub mod telemetry;
 pub mod unit_list;
 pub mod units;
 pub mod upkeep;
+pub mod yields;

@@ -17,9 +17,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    attestations::Attestations,
     books::OpenRun,
     config::NestSettings,
-    events::{Events, What},
+    events::Events,
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
@@ -57,6 +58,8 @@ pub struct Shared {
     pub units: Units,
     /// The open orders.
     pub orders: Orders,
+    /// Which CAs are registered where.
+    pub attestations: Attestations,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.
@@ -159,6 +162,8 @@ pub struct Look {
     pub parked: Option<String>,
     /// How somebody has parked it.
     pub by_hand: Option<NestCommanded>,
+    /// Whether its instruments are at work on a unit.
+    pub at_work: bool,
     /// Since when it is free; absent while a run is in it or its instruments are asked.
     pub free_since: Option<Instant>,
 }
@@ -340,6 +345,7 @@ impl Keeper {
             run,
             parked: self.parked(),
             by_hand: self.by_hand.clone(),
+            at_work: matches!(self.state, State::Busy { .. }),
             free_since: is_free.then_some(self.free_since),
         }
     }
@@ -407,6 +413,7 @@ impl Keeper {
             Unit { product: &recipe.name, order: &start.order, serial: &start.serial, values: &values };
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
+        self.shared.orders.check_retests(&start.serial, recipe.retests)?;
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run: start.run,
@@ -419,7 +426,6 @@ impl Keeper {
         };
         let place = self.shared.orders.reserve(&run)?;
         self.shared.journal.append(Record::RunOpened(run.clone())).await?;
-        self.shared.events.tell(&run, What::Accepted { order: run.order.clone() });
         self.shared.events.tell_nest(&self.name, true);
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },

@@ -18,7 +18,9 @@ pub mod reconcile;
 pub mod tally;
 
 use crate::{
+    attestations::{Attestations, NotAttested},
     books::{Books, Order},
+    history::Past,
     recipe::{RecipeKey, template::Values},
     record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
@@ -102,6 +104,9 @@ pub enum OrderError {
     /// The signer does not follow the order, or could not be asked.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// Devices with certificates of its CA would be refused by their platform.
+    #[error(transparent)]
+    NotAttested(#[from] NotAttested),
     /// The signed order is for something else.
     #[error("signed_order is for {signed}, not for {wanted}")]
     OtherOrder {
@@ -159,9 +164,22 @@ pub enum OrderError {
     /// The same command with other contents.
     #[error("this command id did something else; a new command needs a new id")]
     Reused,
+    /// It failed, and was tested again as often as may be.
+    #[error(
+        "unit {serial} failed, and was tested again {retests} times without being changed, as often as its recipe allows; \
+         have an engineer see to it and release it"
+    )]
+    Exhausted {
+        /// Which unit.
+        serial: Serial,
+        /// How often.
+        retests: u32,
+    },
     /// There is nothing to release.
-    #[error("unit {0} is not in quarantine at this station")]
-    NotQuarantined(Serial),
+    #[error(
+        "unit {0} is not in quarantine at this station, and its last run did not fail: nothing keeps it from a start"
+    )]
+    NothingToRelease(Serial),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
@@ -172,6 +190,7 @@ pub enum OrderError {
 pub struct Orders {
     journal: Arc<Journal<Record>>,
     units: Units,
+    attestations: Attestations,
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
     lists: Arc<Path>,
@@ -192,29 +211,37 @@ struct State {
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
-    pub fn new(journal: Arc<Journal<Record>>, units: Units, books: Books, lists: &Path) -> Self {
+    pub fn new(
+        journal: Arc<Journal<Record>>,
+        units: Units,
+        attestations: Attestations,
+        books: Books,
+        lists: &Path,
+    ) -> Self {
         let Books { orders, quarantined, .. } = books;
         let (lists_read, running) = (HashMap::new(), HashMap::new());
         let state = State { orders, lists: lists_read, quarantined, running, closing: None };
         let state = Arc::new(Mutex::new(state));
         let (opening, reconciling) = (Arc::default(), Arc::default());
-        Self { journal, units, state, lists: lists.into(), opening, reconciling }
+        Self { journal, units, attestations, state, lists: lists.into(), opening, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
     /// The signer must follow it first: `signed` is how the brand owner signed it. `list` is the one whose digest
-    /// `wanted` has.
+    /// `wanted` has. Its CA must be registered with `account`, or with any where that is absent.
     pub async fn open(
         &self,
         mut wanted: OrderOpened,
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
+        account: Option<&str>,
     ) -> Result<Order, OrderError> {
         let _alone = self.opening.lock().await;
-        let signed = signer.open_order(signed).await?;
-        check_signed(&wanted, &signed)?;
-        wanted.quota = Some(signed.quota);
+        let ordered = signer.open_order(signed).await?;
+        check_signed(&wanted, &ordered)?;
+        self.attestations.check(&ordered.ca_fingerprint, account)?;
+        wanted.quota = Some(ordered.quota);
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
             Some(known) if !known.opened.is_same(&wanted) => Err(OrderError::Differs(wanted.order)),
@@ -336,14 +363,27 @@ impl Orders {
         self.lock().quarantined.insert(serial, quarantine);
     }
 
-    /// Lets a quarantined unit be started again, durably. The same command once more changes nothing.
+    /// Says whether a unit may be tested again: it did not fail, or was not tested `limit` times since.
+    ///
+    /// # Errors
+    /// [`OrderError::Exhausted`]
+    pub fn check_retests(&self, serial: &Serial, limit: u32) -> Result<(), OrderError> {
+        let history = self.units.history(serial, None)?;
+        if history.is_exhausted(limit) {
+            return Err(OrderError::Exhausted { serial: serial.clone(), retests: history.retests });
+        }
+        Ok(())
+    }
+
+    /// Lets a unit be started again that was set aside or failed, durably. The same command once more changes nothing.
     pub async fn release(&self, released: UnitReleased) -> Result<(), OrderError> {
         let _alone = self.opening.lock().await;
         if self.units.was_released(&released.serial, released.command)? {
             return Ok(());
         }
-        if !self.lock().quarantined.contains_key(&released.serial) {
-            return Err(OrderError::NotQuarantined(released.serial));
+        let failed = self.units.history(&released.serial, None)?.past == Past::Failed;
+        if !failed && !self.lock().quarantined.contains_key(&released.serial) {
+            return Err(OrderError::NothingToRelease(released.serial));
         }
         self.journal.append(Record::UnitReleased(released.clone())).await?;
         self.lock().quarantined.remove(&released.serial);

@@ -50,6 +50,8 @@ pub struct Recipe {
     pub digest: [u8; 32],
     /// How often a step that may be repeated is tried when an instrument failed.
     pub attempts: NonZeroU8,
+    /// How often a unit that failed may be tested again without being changed.
+    pub retests: u32,
     /// What goes into flash.
     pub flash: Flash,
     /// What should boot.

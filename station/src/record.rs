@@ -105,6 +105,12 @@ pub enum Record {
     /// Something is done with a recipe.
     #[n(28)]
     RecipeCommanded(#[n(0)] RecipeCommanded),
+    /// Somebody called to change something, and this is what came of it.
+    #[n(20)]
+    CallAudited(#[n(0)] Box<CallAudited>),
+    /// Somebody has said whether a CA is registered with an account.
+    #[n(40)]
+    RegistrationAttested(#[n(0)] RegistrationAttested),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -125,8 +131,10 @@ impl Record {
             | Self::NestCommanded(_)
             | Self::RecipeCommanded(_)
             | Self::Checkpoint(_)
+            | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
-            | Self::ReportRefused(_) => None,
+            | Self::ReportRefused(_)
+            | Self::CallAudited(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
             Self::StepStarted(started) => Some(started.run),
             Self::IssuanceAsked(asked) => Some(asked.run),
@@ -176,6 +184,9 @@ impl factory_journal::Record for Record {
             Self::NestCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
             Self::RecipeCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
+            Self::RegistrationAttested(_) => Keys::default(),
+            // Found by going through the log from a time on: an index of what comes with each command would never end.
+            Self::CallAudited(_) => Keys::default(),
         }
     }
 }
@@ -360,7 +371,7 @@ pub struct Resumption {
     pub goes_on_with: Option<Step>,
 }
 
-/// A quarantined unit may be started again.
+/// A unit that was set aside, or was tested as often as it may be, may be started again.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct UnitReleased {
     /// The command that said so.
@@ -372,6 +383,9 @@ pub struct UnitReleased {
     /// What was done to it.
     #[n(2)]
     pub reason: String,
+    /// Whether it was changed: repaired, or a part of it replaced.
+    #[cbor(n(3), default)]
+    pub reworked: bool,
 }
 
 /// It was said what became of a unit.
@@ -386,6 +400,29 @@ pub struct UnitDisposed {
     /// What became of it.
     #[n(2)]
     pub disposition: Disposition,
+}
+
+/// Somebody has said whether the platform knows a device CA.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RegistrationAttested {
+    /// The command that said so.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// SHA-256 of the CA's certificate.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub ca_fingerprint: [u8; 32],
+    /// The account's id.
+    #[n(2)]
+    pub account: String,
+    /// Whether it is registered there.
+    #[n(3)]
+    pub registered: bool,
+    /// How that is known, for people.
+    #[n(4)]
+    pub statement: String,
+    /// When it was said.
+    #[cbor(n(5), with = "cbor::time")]
+    pub time: SystemTime,
 }
 
 /// The chip of the board that lies in the nest has said who it is.
@@ -414,11 +451,14 @@ pub struct Checkpoint {
     /// The ids of the runs without a result: their records are read again.
     #[n(3)]
     pub open: Vec<String>,
-    /// The nests that were parked by hand, as they were.
+    /// The newest statement of each CA and account.
     #[cbor(n(10), default)]
+    pub attested: Vec<RegistrationAttested>,
+    /// The nests that were parked by hand, as they were.
+    #[cbor(n(11), default)]
     pub parked: Vec<NestCommanded>,
     /// What was uploaded, and then what was activated, as it was.
-    #[cbor(n(11), default)]
+    #[cbor(n(12), default)]
     pub recipes: Vec<RecipeCommanded>,
 }
 
@@ -473,6 +513,61 @@ pub struct ReportRefused {
     /// The controller's words, at most 500 characters.
     #[n(2)]
     pub reason: String,
+}
+
+/// Somebody called to change something.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CallAudited {
+    /// When it came.
+    #[cbor(n(0), with = "cbor::time")]
+    pub time: SystemTime,
+    /// Who called, as in `dns:mes.example` or `user:alice`; at most 128 characters.
+    #[n(1)]
+    pub caller: String,
+    /// Its roles by then.
+    #[n(2)]
+    pub roles: Vec<String>,
+    /// `socket`, or address and port.
+    #[n(3)]
+    pub from: String,
+    /// The method, as in `StartUnit`.
+    #[n(4)]
+    pub method: String,
+    /// What its message says that it is about; nothing of a call that was not let through.
+    #[n(5)]
+    pub about: CallAbout,
+    /// The gRPC status code that it was answered with; 0 is OK.
+    #[n(6)]
+    pub code: u32,
+    /// Why not OK; at most 200 characters.
+    #[n(7)]
+    pub reason: String,
+    /// Calls of the same caller since its last record that were turned away without one, because there were too many.
+    #[n(8)]
+    pub turned_away: u64,
+}
+
+/// What a call is about, in the caller's own words, which need not be true; each at most 64 characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct CallAbout {
+    /// The command's id.
+    #[n(0)]
+    pub command: Option<String>,
+    /// A work order.
+    #[n(1)]
+    pub order: Option<String>,
+    /// A unit.
+    #[n(2)]
+    pub serial: Option<String>,
+    /// A nest.
+    #[n(3)]
+    pub nest: Option<String>,
+    /// A run.
+    #[n(4)]
+    pub run: Option<String>,
+    /// A recipe.
+    #[n(5)]
+    pub recipe: Option<String>,
 }
 
 /// Where and why a run did not pass.

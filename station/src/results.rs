@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming, transport::Endpoint};
+use tonic::{Code, Status, Streaming};
 use tracing::{error, info, warn};
 
 mod backlog;
@@ -33,6 +33,7 @@ pub use window::Absurd;
 use window::{Sent, WINDOW, Window};
 
 use crate::{
+    place::Way,
     record::{Record, ReportRefused},
     rpc::wire,
 };
@@ -66,7 +67,7 @@ pub struct Uplink {
     /// The station's name, half of each result's key.
     pub station: NestName,
     /// Where the controller listens.
-    pub controller: Endpoint,
+    pub controller: Way,
     /// Where results come from.
     pub journal: Arc<Journal<Record>>,
     /// What waits.

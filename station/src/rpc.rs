@@ -7,33 +7,38 @@ use std::{
     sync::Arc,
 };
 
-use factory_journal::JournalError;
 use factory_proto::{
     ids::{NestName, OrderId},
-    station::{self as messages, station_server},
+    station::{self as messages, ErrorReason, station_server},
 };
-use tokio::sync::broadcast::error::RecvError;
+use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    callers::Caller,
     health,
-    nest::{HandError, Look, Nest, Shared, StartError, choice::Choice},
-    orders::OrderError,
+    nest::{Look, Nest, Shared, choice::Choice},
+    preflight,
     provenance::Trouble,
     recipe::{Recipe, RecipeError, template},
     record::{NestAct, NestCommanded, OrderOpened, RunId},
     shelf::Shelf,
-    signer::SignerError,
     unit_list::UnitList,
     units::Unit,
 };
 
+pub mod access;
+mod audit;
 mod books;
-mod caller;
 pub mod command;
+mod frame;
 mod recipes;
+pub mod refusal;
+pub mod watch;
 pub mod wire;
+
+use refusal::{Refusal, refused};
 
 /// Serves `factory.station.v1.Station`; cheap to clone.
 #[derive(Clone)]
@@ -62,7 +67,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::OpenWorkOrderResponse> {
         let open = command::OpenOrder::try_from(request.into_inner())?;
         let _steady = self.shelf.steady().await;
-        let recipe = self.recipe_of(&open).map_err(recipe_refused)?;
+        let recipe = self.recipe_of(&open).map_err(refused)?;
         if let Some(list) = &open.units {
             check_units(&recipe, &open.order, list)?;
         }
@@ -75,8 +80,13 @@ impl station_server::Station for StationService {
             // As the signer will read it.
             quota: None,
         };
-        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let order = orders.open(order, open.units, &open.signed, signer).await.map_err(order_refused)?;
+        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(refused)? {
+            let refusal = Refusal::of(ErrorReason::StationNotReady);
+            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
+        }
+        let (orders, signer, account) =
+            (&self.shared.orders, &self.shared.signer, recipe.provision.connection.account());
+        let order = orders.open(order, open.units, &open.signed, signer, account).await.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -86,7 +96,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::PauseWorkOrderResponse> {
         let paused = command::pause(request.into_inner())?;
         tracing::info!(order = %paused.order, reason = paused.reason, "pause asked for");
-        let order = self.shared.orders.pause_or_resume(paused).await.map_err(order_refused)?;
+        let order = self.shared.orders.pause_or_resume(paused).await.map_err(refused)?;
         Ok(Response::new(messages::PauseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -96,7 +106,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ResumeWorkOrderResponse> {
         let resumed = command::resume(request.into_inner())?;
         tracing::info!(order = %resumed.order, reason = resumed.reason, "resumption asked for");
-        let order = self.shared.orders.pause_or_resume(resumed).await.map_err(order_refused)?;
+        let order = self.shared.orders.pause_or_resume(resumed).await.map_err(refused)?;
         Ok(Response::new(messages::ResumeWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -106,7 +116,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::CloseWorkOrderResponse> {
         let closed = command::close(request.into_inner())?;
         tracing::info!(order = %closed.order, reason = closed.reason, "closing asked for");
-        let order = self.shared.orders.close(closed, &self.shared.signer).await.map_err(order_refused)?;
+        let order = self.shared.orders.close(closed, &self.shared.signer).await.map_err(refused)?;
         Ok(Response::new(messages::CloseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -116,8 +126,8 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ReconcileWorkOrderResponse> {
         let asked = command::Reconcile::try_from(request.into_inner())?;
         let (orders, signer) = (&self.shared.orders, &self.shared.signer);
-        let books = orders.reconcile(&asked.order, signer).await.map_err(order_refused)?;
-        let order = orders.get(&asked.order).map_err(order_refused)?;
+        let books = orders.reconcile(&asked.order, signer).await.map_err(refused)?;
+        let order = orders.get(&asked.order).map_err(refused)?;
         Ok(Response::new(books::page(&order, &books, asked.from, asked.size)))
     }
 
@@ -125,7 +135,7 @@ impl station_server::Station for StationService {
         &self,
         request: Request<Streaming<messages::UploadRecipeRequest>>,
     ) -> Answer<messages::UploadRecipeResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let digest = recipes::upload(&self.shelf, request.into_inner(), caller).await?;
         Ok(Response::new(messages::UploadRecipeResponse { recipe_digest: digest.to_vec() }))
     }
@@ -142,10 +152,10 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ActivateRecipeRequest>,
     ) -> Answer<messages::ActivateRecipeResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let messages::ActivateRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
         let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
-        self.shelf.activate(key, by).await.map_err(recipes::refused)?;
+        self.shelf.activate(key, by).await.map_err(refused)?;
         Ok(Response::new(messages::ActivateRecipeResponse {}))
     }
 
@@ -153,10 +163,10 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::RemoveRecipeRequest>,
     ) -> Answer<messages::RemoveRecipeResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let messages::RemoveRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
         let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
-        self.shelf.remove(key, by).await.map_err(recipes::refused)?;
+        self.shelf.remove(key, by).await.map_err(refused)?;
         Ok(Response::new(messages::RemoveRecipeResponse {}))
     }
 
@@ -169,7 +179,7 @@ impl station_server::Station for StationService {
             Some(name) => self.nest(&name)?.start(start).await.map(|run| (name, run)),
             None => self.choice.start(&self.nests, start).await,
         };
-        let (nest, run) = started.map_err(start_refused)?;
+        let (nest, run) = started.map_err(refused)?;
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string(), nest: nest.to_string() }))
     }
 
@@ -177,7 +187,7 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ParkNestRequest>,
     ) -> Answer<messages::ParkNestResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let parked = command::park(request.into_inner(), caller)?;
         self.by_hand(parked).await?;
         Ok(Response::new(messages::ParkNestResponse {}))
@@ -187,7 +197,7 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::EnableNestRequest>,
     ) -> Answer<messages::EnableNestResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let messages::EnableNestRequest { command_id, nest } = request.into_inner();
         self.by_hand(command::nest(&command_id, &nest, NestAct::Enable, caller)?).await?;
         Ok(Response::new(messages::EnableNestResponse {}))
@@ -197,7 +207,7 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ClearNestRequest>,
     ) -> Answer<messages::ClearNestResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let messages::ClearNestRequest { command_id, nest } = request.into_inner();
         let look = self.by_hand(command::nest(&command_id, &nest, NestAct::Clear, caller)?).await?;
         Ok(Response::new(messages::ClearNestResponse { parked: look.parked.unwrap_or_default() }))
@@ -207,7 +217,7 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::IdentifyNestRequest>,
     ) -> Answer<messages::IdentifyNestResponse> {
-        let caller = caller::of(&request);
+        let caller = caller(&request);
         let messages::IdentifyNestRequest { command_id, nest } = request.into_inner();
         self.by_hand(command::nest(&command_id, &nest, NestAct::Identify, caller)?).await?;
         Ok(Response::new(messages::IdentifyNestResponse {}))
@@ -233,7 +243,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ReleaseUnitResponse> {
         let released = command::release(request.into_inner())?;
         tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
-        self.shared.orders.release(released).await.map_err(order_refused)?;
+        self.shared.orders.release(released).await.map_err(refused)?;
         Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
@@ -243,7 +253,7 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::DisposeUnitResponse> {
         let disposed = command::dispose(&request.into_inner())?;
         tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
-        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(order_refused)?;
+        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(refused)?;
         Ok(Response::new(messages::DisposeUnitResponse {}))
     }
 
@@ -262,11 +272,44 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ListUnitsResponse> {
         let list = command::List::try_from(request.into_inner())?;
         let (units, next) =
-            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(internal)?;
+            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(refused)?;
         Ok(Response::new(messages::ListUnitsResponse {
             units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
             next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
+    }
+
+    async fn attest_registration(
+        &self,
+        request: Request<messages::AttestRegistrationRequest>,
+    ) -> Answer<messages::AttestRegistrationResponse> {
+        let stated = command::attest(request.into_inner())?;
+        tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+        self.shared.attestations.attest(stated).await.map_err(refused)?;
+        Ok(Response::new(messages::AttestRegistrationResponse {}))
+    }
+
+    async fn run_preflight(
+        &self,
+        _: Request<messages::RunPreflightRequest>,
+    ) -> Answer<messages::RunPreflightResponse> {
+        let checks = preflight::look(&self.shared, self.nests.values()).await.map_err(refused)?;
+        let attested = self.shared.attestations.list();
+        Ok(Response::new(messages::RunPreflightResponse {
+            checks: checks.into_iter().map(wire::check).collect(),
+            registrations: attested.iter().map(wire::registration).collect(),
+        }))
+    }
+
+    async fn get_yields(
+        &self,
+        request: Request<messages::GetYieldsRequest>,
+    ) -> Answer<messages::GetYieldsResponse> {
+        let asked = command::yields(request.into_inner())?;
+        let (journal, units) = (self.shared.journal.clone(), self.shared.units.clone());
+        let survey = spawn_blocking(move || asked.survey(&journal, &units)).await;
+        let survey = survey.map_err(|_| Status::internal("the runs could not be looked at"))?;
+        Ok(Response::new(wire::yields(&survey.map_err(refused)?)))
     }
 
     type WatchEventsStream =
@@ -274,39 +317,20 @@ impl station_server::Station for StationService {
 
     async fn watch_events(
         &self,
-        _: Request<messages::WatchEventsRequest>,
+        request: Request<messages::WatchEventsRequest>,
     ) -> Answer<Self::WatchEventsStream> {
-        // Listening begins before the nests are asked, so that nothing falls between.
-        let mut events = self.shared.events.watch();
-        let (to_watcher, stream) = tokio::sync::mpsc::channel(64);
-        let service = self.clone();
-        tokio::spawn(async move {
-            for nest in service.nests.values() {
-                let state = wire::nest_state(nest.name(), nest.look().await);
-                if to_watcher.send(Ok(state)).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let message = tokio::select! {
-                    event = events.recv() => match event {
-                        Ok(event) => wire::event(event),
-                        Err(RecvError::Lagged(missed)) => wire::missed(missed),
-                        Err(RecvError::Closed) => return,
-                    },
-                    () = to_watcher.closed() => return,
-                };
-                if to_watcher.send(Ok(message)).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let wanted = watch::Wanted::try_from(request.into_inner())?;
+        let Shared { journal, events, units, .. } = &self.shared;
+        let watcher = watch::Watcher::new(journal, events, units, wanted)?;
+        let (to_watcher, stream) = tokio::sync::mpsc::channel(1);
+        let nests = self.nests.clone();
+        tokio::spawn(async move { watcher.tell(nests.values(), to_watcher).await });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
     }
 
     async fn describe_station(
         &self,
-        _: Request<messages::DescribeStationRequest>,
+        request: Request<messages::DescribeStationRequest>,
     ) -> Answer<messages::DescribeStationResponse> {
         let mut nests = Vec::new();
         for (name, nest) in &*self.nests {
@@ -330,6 +354,26 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            caller: request.extensions().get().map(wire::caller),
+        }))
+    }
+
+    async fn list_audit_records(
+        &self,
+        request: Request<messages::ListAuditRecordsRequest>,
+    ) -> Answer<messages::ListAuditRecordsResponse> {
+        let list = command::ListAudit::try_from(request.into_inner())?;
+        let journal = self.shared.journal.clone();
+        // Goes through the log, as far as it must.
+        let page = spawn_blocking(move || audit::page(&journal, &list)).await;
+        let page = page.map_err(|_| Status::internal("the station failed; its log says why"))?;
+        let (records, next) = page.map_err(refused)?;
+        Ok(Response::new(messages::ListAuditRecordsResponse {
+            records: records
+                .into_iter()
+                .map(|(sequence, audited)| wire::audited(sequence, audited))
+                .collect(),
+            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
         }))
     }
 }
@@ -347,74 +391,32 @@ impl StationService {
     }
 
     fn nest(&self, name: &NestName) -> Result<&Nest, Status> {
-        self.nests.get(name).ok_or_else(|| Status::not_found(format!("this station has no nest {name}")))
+        self.nests.get(name).ok_or_else(|| no_nest(name))
     }
 
     async fn by_hand(&self, command: NestCommanded) -> Result<Look, Status> {
-        self.nest(&command.nest)?.command(command).await.map_err(hand_refused)
+        self.nest(&command.nest)?.command(command).await.map_err(refused)
     }
 
     fn find(&self, run: RunId) -> Result<Unit, Status> {
-        let unit = self.shared.units.find(run).map_err(internal)?;
-        unit.ok_or_else(|| Status::not_found(format!("this station knows no run {run}")))
+        let unit = self.shared.units.find(run).map_err(refused)?;
+        unit.ok_or_else(|| {
+            Refusal::of(ErrorReason::RunUnknown)
+                .about("run", run)
+                .says(&format!("this station knows no run {run}"))
+        })
     }
 }
 
-fn start_refused(error: StartError) -> Status {
-    match error {
-        StartError::Order(error) => order_refused(error),
-        StartError::Recipe(error) => recipe_refused(error),
-        StartError::Unit(_) | StartError::Credentials(_) => Status::failed_precondition(error.to_string()),
-        StartError::Journal(error) => internal(error),
-        StartError::Reused => Status::already_exists(error.to_string()),
-        StartError::NoRoom(_) => Status::resource_exhausted(error.to_string()),
-        StartError::Busy { .. }
-        | StartError::Parked { .. }
-        | StartError::ByHand { .. }
-        | StartError::NoneFree(_) => Status::failed_precondition(error.to_string()),
-        StartError::Draining | StartError::OutOfOrder(_) => Status::unavailable(error.to_string()),
-    }
+fn no_nest(nest: &NestName) -> Status {
+    let refusal = Refusal::of(ErrorReason::NestUnknown).about("nest", nest);
+    refusal.says(&format!("this station has no nest {nest}"))
 }
 
-fn hand_refused(error: HandError) -> Status {
-    let text = error.to_string();
-    match error {
-        HandError::Reused => Status::already_exists(text),
-        HandError::Busy { .. } | HandError::OutOfOrder(_) => Status::failed_precondition(text),
-        HandError::Dark { .. } | HandError::Draining => Status::unavailable(text),
-        HandError::Story(_) => Status::internal(text),
-        HandError::Journal(error) => internal(error),
-    }
-}
-
-fn order_refused(error: OrderError) -> Status {
-    let text = error.to_string();
-    match error {
-        OrderError::Differs(_) | OrderError::RunTaken(_) | OrderError::Reused => Status::already_exists(text),
-        OrderError::Unknown(_) | OrderError::NotQuarantined(_) | OrderError::NeverSeen(_) => {
-            Status::not_found(text)
-        }
-        OrderError::Full { .. } | OrderError::Reconciling => Status::resource_exhausted(text),
-        OrderError::Passed(_)
-        | OrderError::Running { .. }
-        | OrderError::Quarantined { .. }
-        | OrderError::Scrapped(_)
-        | OrderError::NotPassed(_)
-        | OrderError::NotListed { .. }
-        | OrderError::OtherValue { .. }
-        | OrderError::UnitList(_)
-        | OrderError::Paused { .. }
-        | OrderError::Closed { .. }
-        | OrderError::Closing(_)
-        | OrderError::UnitsInside { .. }
-        | OrderError::OpenUnits { .. }
-        | OrderError::OtherOrder { .. } => Status::failed_precondition(text),
-        OrderError::Signer(SignerError::Unreachable { .. } | SignerError::TooMuch(_)) => {
-            Status::unavailable(text)
-        }
-        OrderError::Signer(_) => Status::failed_precondition(text),
-        OrderError::Journal(error) => internal(error),
-    }
+/// Who calls, for people.
+fn caller<T>(request: &Request<T>) -> String {
+    let caller = request.extensions().get::<Caller>();
+    caller.map_or_else(|| "an unknown caller".to_owned(), |caller| caller.name().to_owned())
 }
 
 /// Every unit of a list must be one that can be made, and have a name of its own; up to so many complaints.
@@ -426,33 +428,15 @@ fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), 
     for (serial, values) in list.iter() {
         let unit = template::Unit { product: &recipe.name, order, serial, values };
         let checked = recipe.check_unit(&unit).and_then(|()| recipe.identity.endpoint_name(&unit));
+        let mut complain = |what| complaints.push(("unit_list".to_owned(), what));
         match checked {
             Ok(name) if names.insert(name.clone()) => continue,
-            Ok(name) => {
-                complaints.push(format!("unit {serial}: the endpoint name {name} is another unit's too"))
-            }
-            Err(error) => complaints.push(format!("unit {serial}: {error}")),
+            Ok(name) => complain(format!("unit {serial}: the endpoint name {name} is another unit's too")),
+            Err(error) => complain(format!("unit {serial}: {error}")),
         }
         if complaints.len() == UNIT_COMPLAINTS {
-            complaints.push("and maybe more".to_owned());
             break;
         }
     }
-    if complaints.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid_argument(format!("unit_list: {}", complaints.join("; "))))
-}
-
-fn recipe_refused(error: RecipeError) -> Status {
-    match error {
-        RecipeError::Unknown(_) | RecipeError::NotHeld { .. } => Status::not_found(error.to_string()),
-        _ => Status::failed_precondition(error.to_string()),
-    }
-}
-
-fn internal(error: JournalError) -> Status {
-    let text = factory_fixtures::fault::chain(&error);
-    tracing::error!(reason = text, "the journal failed");
-    Status::internal(format!("the journal failed: {text}"))
+    if complaints.is_empty() { Ok(()) } else { Err(Refusal::of_fields(complaints)) }
 }

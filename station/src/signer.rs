@@ -7,8 +7,8 @@ use factory_proto::{
     disposition::Disposition,
     head::{HeadStatement, SIGNED_UP_TO},
     signer::{
-        self as messages, DisposeRequest, IssuanceState, IssueRequest, LookupRequest, OpenOrderRequest,
-        SignHeadRequest, signer_client::SignerClient,
+        self as messages, DescribeRequest, DisposeRequest, IssuanceState, IssueRequest, LookupRequest,
+        OpenOrderRequest, SignHeadRequest, signer_client::SignerClient,
     },
 };
 use tokio::time::sleep;
@@ -17,15 +17,16 @@ use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::record::{HeadSigned, IssuanceAsked, Quota};
+use crate::{
+    place::{Place, TlsError},
+    record::{HeadSigned, IssuanceAsked, Quota},
+};
 
 mod books;
 mod kept_head;
-mod place;
 
-pub use books::{Place, Reckoned, SignerBooks};
+pub use books::{Place as IssuancePlace, Reckoned, SignerBooks};
 use kept_head::KeptHead;
-pub use place::{SignerPlace, SignerTls, SignerTlsError};
 
 // Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
 const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
@@ -101,12 +102,14 @@ pub struct Ordered {
     pub recipe_digest: Vec<u8>,
     /// What may be made of it.
     pub quota: Quota,
+    /// SHA-256 of the certificate of the CA that signs for it.
+    pub ca_fingerprint: Vec<u8>,
 }
 
 /// A connection to factory-signerd, made when it is first needed and again when it was lost.
 #[derive(Clone)]
 pub struct Signer {
-    place: Arc<SignerPlace>,
+    place: Arc<Place>,
     client: Client,
     head: KeptHead,
 }
@@ -116,9 +119,9 @@ impl Signer {
     ///
     /// # Errors
     /// The files for TLS cannot be used.
-    pub fn at(place: SignerPlace, state: &Path) -> Result<Self, SignerTlsError> {
+    pub fn at(place: Place, state: &Path) -> Result<Self, TlsError> {
         let head = KeptHead::read(state);
-        let client = SignerClient::with_interceptor(place.connect_lazily()?, head.clone());
+        let client = SignerClient::with_interceptor(place.way()?.connect_lazily(), head.clone());
         Ok(Self { place: Arc::new(place), client, head })
     }
 
@@ -175,7 +178,18 @@ impl Signer {
             not_before: order.not_before,
             not_after: order.not_after,
         };
-        Ok(Ordered { order: order.work_order, recipe_digest: order.recipe_digest, quota })
+        Ok(Ordered {
+            order: order.work_order,
+            recipe_digest: order.recipe_digest,
+            quota,
+            ca_fingerprint: order.ca_fingerprint,
+        })
+    }
+
+    /// The certificate of the CA that signs here, DER.
+    pub async fn ca_certificate(&self) -> Result<Vec<u8>, SignerError> {
+        let describe = |mut client: Client| async move { client.describe(DescribeRequest {}).await };
+        Ok(self.patiently(describe).await?.ca_certificate)
     }
 
     /// Tells what became of the unit of an issuance.

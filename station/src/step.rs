@@ -354,13 +354,15 @@ pub async fn perform(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Resu
         let ended = begin(step, ctx, stop).await;
         let outcome = ended.as_ref().err().map_or(Outcome::Pass, |ended| ended.outcome);
         ctx.findings.steps.push(StepEnded { step, started, ended: SystemTime::now(), outcome });
-        ctx.events.tell(ctx.run, What::StepEnded(step, outcome));
         match &ended {
             Ok(()) => {
                 ctx.passed = Some(step);
                 info!(elapsed = ?started.elapsed().unwrap_or_default(), "step passed");
             }
-            Err(ended) => warn!(%outcome, reason = ended.stopped.reason, "step did not pass"),
+            Err(ended) => {
+                ctx.events.tell(ctx.run, What::StepStopped(step, outcome));
+                warn!(%outcome, reason = ended.stopped.reason, "step did not pass");
+            }
         }
         ended
     }
@@ -376,7 +378,6 @@ async fn begin(step: Step, ctx: &mut StepContext<'_>, stop: &Stop) -> Result<(),
     if let Err(error) = ctx.journal(begun).await {
         return Err(failed(step, &StepError::Journal(error), Aftermath::Known));
     }
-    ctx.events.tell(ctx.run, What::StepStarted(step));
     let repeat = step.repeat();
     // The tag is read before it is written, each time.
     let again = repeat == Repeat::Repeatable || step == Step::Tag;

@@ -9,7 +9,10 @@ use factory_proto::{
 };
 use uuid::Uuid;
 
-use crate::record::{self, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed};
+use crate::{
+    history::History,
+    record::{self, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
+};
 
 /// A run as far as it has come.
 #[derive(Debug, Clone)]
@@ -49,6 +52,22 @@ impl Units {
             }
         }
         Ok(unit)
+    }
+
+    /// What a run began as.
+    pub fn opened(&self, run: RunId) -> Result<Option<RunOpened>, JournalError> {
+        let Some(first) = self.0.by_run(&run.to_string())?.first().copied() else { return Ok(None) };
+        Ok(self.0.get(first)?.and_then(opened))
+    }
+
+    /// What the last run of a unit began as that was opened before a record.
+    pub fn last_opened(&self, serial: &Serial, before: Sequence) -> Result<Option<RunOpened>, JournalError> {
+        for sequence in self.0.by_unit(serial.as_str())?.into_iter().rev().filter(|found| *found < before) {
+            if let Some(run) = self.0.get(sequence)?.and_then(opened) {
+                return Ok(Some(run));
+            }
+        }
+        Ok(None)
     }
 
     /// The issuances that were asked for a unit, in all its runs, oldest first.
@@ -104,6 +123,20 @@ impl Units {
         Ok(self.0.get(first)?.map(|entry| entry.record))
     }
 
+    /// What a unit went through, as the records up to and without `before` tell; all of them where that is absent.
+    pub fn history(&self, serial: &Serial, before: Option<Sequence>) -> Result<History, JournalError> {
+        let mut history = History::default();
+        for sequence in self.0.by_unit(serial.as_str())? {
+            if before.is_some_and(|before| sequence >= before) {
+                break;
+            }
+            if let Some(entry) = self.0.get(sequence)? {
+                history.learn(&entry.record);
+            }
+        }
+        Ok(history)
+    }
+
     fn any_about(&self, serial: &Serial, is_it: impl Fn(Record) -> bool) -> Result<bool, JournalError> {
         for record in self.about(serial)? {
             if is_it(record?) {
@@ -154,4 +187,8 @@ impl Units {
             }
         })
     }
+}
+
+fn opened(entry: Entry<Record>) -> Option<RunOpened> {
+    if let Record::RunOpened(opened) = entry.record { Some(opened) } else { None }
 }

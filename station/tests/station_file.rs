@@ -2,7 +2,15 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use factory_station::{config::Config, provenance::Occasions, signatures::Demand, signer::SignerPlace};
+use factory_door::guest::Identity;
+use factory_station::{
+    callers::Proof,
+    config::{Config, Listen},
+    place::Place,
+    provenance::Occasions,
+    role::{Role, Roles},
+    signatures::Demand,
+};
 use tempfile::TempDir;
 
 const STATION: &str = r#"name = "station-1"
@@ -10,6 +18,7 @@ state = "state"
 recipes = "/etc/factory/recipes"
 signer = "/run/factory/signer.sock"
 listen = "127.0.0.1:7000"
+listen-roles = ["mes"]
 socket = "/run/factory/station.sock"
 controller = "http://localhost:7001"
 signatures.demanded = false
@@ -51,8 +60,10 @@ fn a_good_station_file_means_what_it_says() {
     let config = read.unwrap();
     assert_eq!(config.name.as_str(), "station-1");
     assert_eq!(config.state, folder.path().join("state"));
-    assert_eq!(config.listen, "127.0.0.1:7000".parse().unwrap());
-    assert_eq!(config.controller.uri().to_string(), "http://localhost:7001/");
+    let listen = Listen { address: "127.0.0.1:7000".parse().unwrap(), tls: None };
+    assert_eq!((config.listen, config.callers.plain), (Some(listen), Roles::of(&[Role::Mes])));
+    assert_eq!(config.callers.limits.at_a_time, 256);
+    assert_eq!(config.controller.to_string(), "http://localhost:7001/");
     assert_eq!(config.drain, Duration::from_secs(60));
     assert_eq!(config.provenance, Occasions::usual());
     let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
@@ -70,13 +81,13 @@ fn a_signer_is_a_socket_or_a_server_with_tls() {
     let written = STATION.replace("\"/run/factory/signer.sock\"", "\"https://signer.example:7443\"");
     let tls = "[signer-tls]\nca = \"ca.pem\"\ncertificate = \"/etc/line-1.pem\"\nkey = \"line-1.key\"\n";
     let (folder, read) = station(&format!("{written}{tls}"));
-    let SignerPlace::Server { uri, tls: files } = read.unwrap().signer else { panic!("{written}") };
+    let Place::Tls { uri, files } = read.unwrap().signer else { panic!("{written}") };
     assert_eq!(uri.host(), Some("signer.example"));
     assert_eq!(
         (files.ca, files.certificate),
         (folder.path().join("ca.pem"), PathBuf::from("/etc/line-1.pem"))
     );
-    let socket = SignerPlace::Socket("/run/factory/signer.sock".into());
+    let socket = Place::Socket("/run/factory/signer.sock".into());
     assert_eq!(station(STATION).1.unwrap().signer, socket);
 
     let bare = station(&written).1.unwrap_err();
@@ -87,9 +98,9 @@ fn a_signer_is_a_socket_or_a_server_with_tls() {
 
 #[test]
 fn a_bad_station_file_is_told_what_is_wrong_where() {
-    let listen =
-        "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet";
-    let controller = "station.toml:7: key `controller`: must be an http:// address on loopback: there is no TLS on this connection yet";
+    let listen = "station.toml:5: key `listen`: must be a loopback address where there is no [tls] with `certificate`, `key` and `client-ca`";
+    let controller = "station.toml:8: key `controller`: must be an https:// address, with [controller-tls], or an http:// address on loopback";
+    let tls = "station.toml:8: key `controller`: needs [controller-tls]: both sides prove who they are";
     bad_station(&[("station-1", "")], &["station.toml:1: key `name`: must not be empty"]);
     bad_station(
         &[("station-1", "a/b")],
@@ -101,32 +112,32 @@ fn a_bad_station_file_is_told_what_is_wrong_where() {
         &["station.toml:5: key `listen`: invalid socket address syntax"],
     );
     bad_station(&[("127.0.0.1:7000", "0.0.0.0:7000")], &[listen]);
-    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[controller]);
+    bad_station(&[("http://localhost:7001", "https://localhost:7001")], &[tls]);
     bad_station(&[("http://localhost:7001", "http://10.0.0.1:7001")], &[controller]);
     bad_station(&[("http://localhost:7001", "localhost:7001")], &[controller]);
     bad_station(
         &[("[[nest]]", "drain = 5\n[[nest]]")],
-        &["station.toml:9: key `drain`: must be a duration such as \"5s\", not an integer"],
+        &["station.toml:10: key `drain`: must be a duration such as \"5s\", not an integer"],
     );
     bad_station(
         &[("[[nest]]", "[provenance]\nevery = 2\nshift-ends = [\"6:00\"]\n[[nest]]")],
         &[
-            "station.toml:10: key `provenance.every`: must be 16 to 65536 records",
-            "station.toml:11: key `provenance.shift-ends[1]`: \"6:00\" is no time of the day in UTC, such as \"06:00\"",
+            "station.toml:11: key `provenance.every`: must be 16 to 65536 records",
+            "station.toml:12: key `provenance.shift-ends[1]`: \"6:00\" is no time of the day in UTC, such as \"06:00\"",
         ],
     );
     bad_station(
         &[("console = \"/dev/ttyACM0\"\n", "baud = -1\n")],
         &[
-            "station.toml:9: key `nest[1].console`: is missing",
-            "station.toml:12: key `nest[1].baud`: -1 does not fit: invalid digit found in string",
+            "station.toml:10: key `nest[1].console`: is missing",
+            "station.toml:13: key `nest[1].baud`: -1 does not fit: invalid digit found in string",
         ],
     );
     bad_station(
         &[("probe =", "prob =")],
         &[
-            "station.toml:9: key `nest[1].probe`: is missing",
-            "station.toml:11: key `nest[1].prob`: unknown key, did you mean `probe`?",
+            "station.toml:10: key `nest[1].probe`: is missing",
+            "station.toml:12: key `nest[1].prob`: unknown key, did you mean `probe`?",
         ],
     );
 }
@@ -135,7 +146,7 @@ fn a_bad_station_file_is_told_what_is_wrong_where() {
 fn a_station_without_nests_is_refused() {
     let (head, _) = STATION.split_once("[[nest]]").unwrap();
     refused(head, &["station.toml:1: key `nest`: is missing"]);
-    refused(&format!("{head}nest = []"), &["station.toml:9: key `nest`: there must be at least one"]);
+    refused(&format!("{head}nest = []"), &["station.toml:10: key `nest`: there must be at least one"]);
 }
 
 #[test]
@@ -145,10 +156,10 @@ fn no_two_nests_share_a_name_or_an_instrument() {
     refused(
         &twice,
         &[
-            "station.toml:9: key `nest`: two nests have the name \"nest-1\"",
-            "station.toml:9: key `nest`: two nests have the probe \"1366:0101:1\"",
-            "station.toml:9: key `nest`: two nests have the console \"/dev/ttyACM0\"",
-            "station.toml:9: key `nest`: two nests have the tag-reader \"pn532_uart:/dev/ttyUSB0\"",
+            "station.toml:10: key `nest`: two nests have the name \"nest-1\"",
+            "station.toml:10: key `nest`: two nests have the probe \"1366:0101:1\"",
+            "station.toml:10: key `nest`: two nests have the console \"/dev/ttyACM0\"",
+            "station.toml:10: key `nest`: two nests have the tag-reader \"pn532_uart:/dev/ttyUSB0\"",
         ],
     );
 }
@@ -165,9 +176,9 @@ fn all_mistakes_of_a_station_file_are_told_at_once() {
         &[
             "station.toml:1: key `name`: must be a string, not an integer",
             "station.toml:1: key `socket`: is missing",
-            "station.toml:5: key `listen`: must be a loopback address: there is no TLS on this listener yet",
-            "station.toml:6: key `sokcet`: unknown key, did you mean `socket`?",
-            "station.toml:10: key `nest[1].name`: must hold a letter or a digit",
+            "station.toml:5: key `listen`: must be a loopback address where there is no [tls] with `certificate`, `key` and `client-ca`",
+            "station.toml:7: key `sokcet`: unknown key, did you mean `socket`?",
+            "station.toml:11: key `nest[1].name`: must hold a letter or a digit",
         ],
     );
 }
@@ -195,4 +206,81 @@ fn signatures_are_demanded_unless_somebody_says_otherwise() {
         "signatures = { certificate = \"a\", demanded = false }\n",
         Err("key `signatures.demanded`: must not be false beside a `certificate`"),
     );
+}
+
+#[test]
+fn who_calls_from_the_network_proves_who_he_is_or_has_the_roles_that_the_file_says() {
+    let tls = "[tls]\ncertificate = \"tls.pem\"\nkey = \"tls.key\"\nclient-ca = \"clients.pem\"\n";
+    let plain = "listen = \"127.0.0.1:7000\"\nlisten-roles = [\"mes\"]\n";
+    /// With these lines instead of `listen`, and these behind everything.
+    fn check(listen: &str, rest: &str, complaint: Option<&str>) -> Option<Config> {
+        let plain = "listen = \"127.0.0.1:7000\"\nlisten-roles = [\"mes\"]\n";
+        let (_, read) = station(&format!("{}{rest}", STATION.replace(plain, listen)));
+        match complaint {
+            None => Some(read.unwrap_or_else(|error| panic!("{listen} {rest}: {error}"))),
+            Some(complaint) => {
+                let error = read.expect_err(rest);
+                assert!(error.contains(complaint), "{complaint:?} is not in {error}");
+                None
+            }
+        }
+    }
+    let roles = "[roles]\nmes = [\"dns:MES.example\"]\nengineer = [\"dns:mes.example\", \"group:root\"]\n";
+    let config = check("listen = \"0.0.0.0:7443\"\n", &format!("{tls}{roles}"), None).unwrap();
+    let files = config.listen.unwrap().tls.unwrap();
+    assert!(files.client_ca.ends_with("clients.pem"));
+    let mes = Proof::Identity(Identity::Dns("mes.example".to_owned()));
+    let root = Proof::Group(0);
+    let (both, one) = (Roles::of(&[Role::Mes, Role::Engineer]), Roles::of(&[Role::Engineer]));
+    assert_eq!(config.callers.roles, [(mes, both), (root, one)].into());
+    assert_eq!(check("", "", None).unwrap().listen, None);
+    let limits = "[limits]\ncalls = \"10/s\"\nburst = 3\ncalls-at-a-time = 4\nconnections = 5\n";
+    let limits = check("", limits, None).unwrap().callers.limits;
+    assert_eq!((limits.calls.unwrap().1.get(), limits.at_a_time, limits.connections), (3, 4, 5));
+
+    check(
+        "listen = \"127.0.0.1:1\"\n",
+        "",
+        Some("needs [tls]; or `listen-roles`, which says what whoever calls"),
+    );
+    check(
+        "listen = \"127.0.0.1:1\"\nlisten-roles = []\n",
+        "",
+        Some("names no role: nobody could call there"),
+    );
+    check("listen = \"127.0.0.1:1\"\nlisten-roles = [\"boss\"]\n", "", Some("is no role: the roles are mes"));
+    check("listen-roles = [\"mes\"]\n", "", Some("key `listen-roles`: needs `listen`"));
+    check("", &format!("{tls}{roles}"), Some("key `tls`: needs `listen`: there is no TLS on the socket"));
+    check(plain, &format!("{tls}{roles}"), Some("key `listen-roles`: must not be there beside [tls]"));
+    check("listen = \"0.0.0.0:1\"\n", tls, Some("lets nobody in: name certificates in [roles], as in mes ="));
+    let mapped = |names: &str, complaint: &str| {
+        check("", &format!("[roles]\nviewer = [{names}]\n"), Some(complaint));
+    };
+    mapped("\"mes.example\"", "key `roles.viewer[1]`: must be a name such as \"dns:mes.example\"");
+    mapped("\"dns:\"", "must be a name such as");
+    mapped("\"dns:*.example\"", "a certificate must hold the whole name, a * stands for nothing");
+    mapped("\"uri:mes\"", "a URI has a scheme, as in");
+    mapped("\"dns:a b\"", "holds a space, which no name does");
+    mapped("\"user:nobody-of-that-name\"", "there is no user nobody-of-that-name on this host: make it, or");
+    mapped("\"group:none-of-that-name\"", "there is no group none-of-that-name on this host");
+    mapped("\"dns:a\", \"dns:A\"", "key `roles.viewer`: names somebody twice: each once is enough");
+    check("", "[roles]\nadmin = []\n", Some("key `roles.admin`: unknown key"));
+    check("", "[limits]\ncalls = \"0/s\"\n", Some("must be a rate such as"));
+}
+
+#[test]
+fn a_controller_is_called_with_tls_or_on_this_host() {
+    let away = STATION.replace("http://localhost:7001", "https://mes.example:7443");
+    let tls = "[controller-tls]\nca = \"ca.pem\"\ncertificate = \"line-1.pem\"\nkey = \"line-1.key\"\n";
+    let Place::Tls { uri, files } = station(&format!("{away}{tls}")).1.unwrap().controller else {
+        panic!("{away}")
+    };
+    assert_eq!((uri.port_u16(), files.section), (Some(7443), "controller-tls"));
+    let bare = station(&away).1.unwrap_err();
+    assert!(
+        bare.contains("key `controller`: needs [controller-tls]: both sides prove who they are"),
+        "{bare}"
+    );
+    let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
+    assert!(idle.contains("key `controller-tls`: needs a `controller` with https://"), "{idle}");
 }

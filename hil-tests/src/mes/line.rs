@@ -8,9 +8,11 @@ use std::{
 
 use anyhow::Context as _;
 use factory_proto::station::{
-    DisposeUnitRequest, Disposition, GetUnitRequest, OpenWorkOrderRequest, Outcome, StartUnitRequest, Unit,
-    WatchEventsRequest, WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
+    AttestRegistrationRequest, DisposeUnitRequest, Disposition, GetUnitRequest, OpenWorkOrderRequest,
+    Outcome, StartUnitRequest, Unit, WatchEventsRequest, WatchEventsResponse, station_client::StationClient,
+    watch_events_response::Event,
 };
+use sha2::{Digest, Sha256};
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
@@ -72,7 +74,7 @@ pub async fn make(
     let mut waiting: VecDeque<Assembly> = boards.into();
     let mut in_nest: BTreeMap<String, String> = BTreeMap::new();
     // Begins with the state of each nest, so the free ones are filled first.
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     loop {
         let event = events.message().await?.context("the station ended the stream of events")?;
         show(&event);
@@ -93,13 +95,32 @@ pub async fn make(
     }
 }
 
-/// Opens a work order for the rig's recipe; the brand owner has signed it.
+/// The account that the rig's devices are claimed in.
+const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+
+/// Says that the rig's CA is registered, as who has uploaded it would.
+pub async fn attest(rig: &Rig, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+    let ca = fs::read(rig.ca_certificate())?;
+    let (_, ca) = x509_parser::pem::parse_x509_pem(&ca)?;
+    let request = AttestRegistrationRequest {
+        command_id: Uuid::now_v7().to_string(),
+        ca_fingerprint: Sha256::digest(&ca.contents).to_vec(),
+        account_id: ACCOUNT.to_owned(),
+        registered: true,
+        statement: "uploaded by the rig".to_owned(),
+    };
+    station.attest_registration(request).await?;
+    Ok(())
+}
+
+/// Opens a work order for the rig's recipe; the brand owner has signed it, and its CA is registered.
 pub async fn open(
     rig: &Rig,
     station: &mut StationClient<Channel>,
     order: &str,
     quantity: u32,
 ) -> anyhow::Result<()> {
+    attest(rig, station).await?;
     let request = OpenWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),
@@ -145,7 +166,7 @@ pub async fn make_one(
     nest: &str,
     board: &Assembly,
 ) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     lay(rig, nest, board)?;
     let run_id = start(station, order, nest, &board.serial).await?;
     loop {
@@ -198,7 +219,7 @@ pub async fn dispose(
 
 /// Waits for a run's result.
 pub async fn result(station: &mut StationClient<Channel>, run: &str) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     loop {
         let answer = station.get_unit(GetUnitRequest { run_id: run.to_owned() }).await?.into_inner();
         let unit = answer.unit.context("an answer has a unit")?;

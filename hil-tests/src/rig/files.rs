@@ -81,6 +81,7 @@ state = "journal"
 recipes = "recipes"
 signer = "signer.sock"
 listen = "{listen}"
+listen-roles = ["mes", "engineer"]
 socket = "station.sock"
 controller = "{controller}"
 drain = "20s"

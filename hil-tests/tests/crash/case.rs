@@ -204,6 +204,7 @@ async fn release(line: &mut Line, job: &Job) -> anyhow::Result<()> {
         command_id: Uuid::now_v7().to_string(),
         serial: job.start.serial.clone(),
         reason: "looked at it by hand".to_owned(),
+        reworked: false,
     };
     line.station()?.release_unit(release).await.context("the unit cannot be released")?;
     Ok(())

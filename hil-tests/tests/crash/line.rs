@@ -119,7 +119,7 @@ impl Line {
         let process = self.rig.station_process()?.pid;
         let socket = format!("unix:{}", self.rig.folder.join("station.sock").display());
         let mut station = StationClient::new(Endpoint::from_shared(socket)?.connect().await?);
-        let mut events = timeout(PATIENCE, station.watch_events(WatchEventsRequest {}))
+        let mut events = timeout(PATIENCE, station.watch_events(WatchEventsRequest::default()))
             .await
             .context("the station shows nothing of its events")??
             .into_inner();
@@ -226,7 +226,7 @@ impl Line {
 
     /// Waits until a nest takes a unit: its instruments answer, and there is none in it.
     pub async fn wait_until_free(&mut self, nest: &str) -> anyhow::Result<()> {
-        let mut events = self.station()?.watch_events(WatchEventsRequest {}).await?.into_inner();
+        let mut events = self.station()?.watch_events(WatchEventsRequest::default()).await?.into_inner();
         let free = async {
             loop {
                 let event = events.message().await?.context("the station ended the stream of events")?;
@@ -323,7 +323,7 @@ impl Drop for Line {
 
 /// Waits until a run has its result.
 pub async fn closed(station: &mut StationClient<Channel>, run: &str) -> anyhow::Result<Unit> {
-    let mut events = station.watch_events(WatchEventsRequest {}).await?.into_inner();
+    let mut events = station.watch_events(WatchEventsRequest::default()).await?.into_inner();
     loop {
         let answer = station.get_unit(GetUnitRequest { run_id: run.to_owned() }).await?.into_inner();
         let unit = answer.unit.context("an answer has a unit")?;

@@ -146,8 +146,11 @@ impl Station {
             state,
             journal: journal.clone(),
             opened_at: journal.last(),
-            signer: signer::Signer::at(signer::SignerPlace::Socket(folder.join("signer.sock")), folder)
-                .unwrap(),
+            signer: signer::Signer::at(
+                factory_station::place::Place::Socket(folder.join("signer.sock")),
+                folder,
+            )
+            .unwrap(),
             backlog: backlog.clone(),
             occasions: Occasions { every: 16, shift_ends: Vec::new() },
             trouble: trouble.clone(),

@@ -2,14 +2,17 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use factory_hsm::{
-    admission::AdmissionLayer,
-    door::Doors,
-    peer::{Entry, Identity, Peers},
+use factory_door::{
+    doors::Door,
+    guest::Identity,
     tls::{Tls, TlsFiles},
 };
+use factory_hsm::peer::{Entry, PeerAdmission, PeerDoors, Peers};
 use factory_proto::{head::HeadStatement, signer::signer_server::SignerServer};
-use factory_station::signer::{Signer, SignerError, SignerPlace, SignerTls};
+use factory_station::{
+    place::{ClientFiles, Place},
+    signer::{Signer, SignerError},
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use tokio::net::{TcpListener, UnixListener};
 use tonic::transport::Server;
@@ -57,18 +60,20 @@ async fn a_station_and_a_signer_on_another_host_prove_to_each_other_who_they_are
         rate: Some(("1/h".parse().unwrap(), 2.try_into().unwrap())),
     }]);
     let socket = UnixListener::bind(folder.join("signer.sock")).unwrap();
-    let doors = Doors::open(socket, Some((listener, tls.unwrap())), peers);
-    let server = Server::builder().layer(AdmissionLayer).add_service(SignerServer::new(SignerDaemon::new()));
+    let doors = PeerDoors::open([Door::Socket(socket), Door::Tls(listener, tls.unwrap())], peers);
+    let server =
+        Server::builder().layer(PeerAdmission::new()).add_service(SignerServer::new(SignerDaemon::new()));
     tokio::spawn(server.serve_with_incoming(doors));
 
     let station = |name: &str| {
-        let tls = SignerTls {
+        let files = ClientFiles {
+            section: "signer-tls",
             ca: folder.join("ca.pem"),
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
         };
         let uri = format!("https://localhost:{port}").parse().unwrap();
-        Signer::at(SignerPlace::Server { uri, tls }, folder).unwrap()
+        Signer::at(Place::Tls { uri, files }, folder).unwrap()
     };
     let ours = station("line-1.example");
     ours.sign_head(&head()).await.unwrap();

@@ -3,21 +3,20 @@
 use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
+use factory_door::{doors::Door, socket, tls::Tls};
 use factory_hsm::{
     authority::Authority,
     config::{AuthorityKey, Config},
     crl::Publisher,
-    door::Doors,
     health::Health,
     issuers::{Ca, Issuers},
     ledger::Ledger,
     order::OrderKeys,
-    peer::Peers,
+    peer::{PeerDoors, Peers},
     profile::device::Profile,
     provenance::Provenance,
     registrar::Registrar,
-    service, socket,
-    tls::Tls,
+    service,
     token::{
         module::Module,
         pool::SigningPool,
@@ -34,6 +33,9 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::verb::read_pin;
+
+/// Owner and group may connect; who of them may ask is the peers' business.
+const SOCKET_MODE: u32 = 0o660;
 
 /// Serves the signer's API.
 pub fn serve(config: &Path) -> Result<()> {
@@ -63,20 +65,18 @@ pub fn serve(config: &Path) -> Result<()> {
     let ended = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let (listener, _socket) = socket::listen(&config.socket)?;
-        let tls = match config.listen {
-            Some((address, files)) => {
-                let tls = Tls::load(files)?;
-                let listener = TcpListener::bind(address).await;
-                let listener =
-                    listener.with_context(|| format!("cannot listen on {address}: correct `listen`"))?;
-                // Port 0 is any.
-                info!(address = %listener.local_addr()?, "listening");
-                Some((listener, tls))
-            }
-            None => None,
-        };
-        let doors = Doors::open(listener, tls, Peers::new(config.peers));
+        let (listener, _socket) = socket::listen(&config.socket, SOCKET_MODE)?;
+        let mut doors = vec![Door::Socket(listener)];
+        if let Some((address, files)) = config.listen {
+            let tls = Tls::load(files)?;
+            let listener = TcpListener::bind(address).await;
+            let listener =
+                listener.with_context(|| format!("cannot listen on {address}: correct `listen`"))?;
+            // Port 0 is any.
+            info!(address = %listener.local_addr()?, "listening");
+            doors.push(Door::Tls(listener, tls));
+        }
+        let doors = PeerDoors::open(doors, Peers::new(config.peers));
         let ledger =
             Arc::new(Ledger::open(&config.ledger, &order_keys).context("the ledger cannot be opened")?);
         let witness = Witness::new(ledger.clone(), provenance.clone());

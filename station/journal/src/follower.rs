@@ -49,13 +49,38 @@ impl<R: Record> Follower<R> {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok(entry);
             }
-            let next = self.place.next;
-            let until =
-                *self.durable.wait_for(|durable| next <= *durable).await.map_err(|_| JournalError::Closed)?;
-            let (store, place) = (Arc::clone(&self.store), self.place);
-            let read = spawn_blocking(move || read_chunk(&store, place, until)).await;
-            (self.ready, self.place) = read.map_err(|_| JournalError::Closed)??;
+            self.read().await?;
         }
+    }
+
+    /// The next record, unless it is behind `until`: `None` once all up to there were handed out. Waits for none when
+    /// `until` is durable.
+    ///
+    /// May be dropped like [`Follower::next`].
+    ///
+    /// # Errors
+    /// As with [`Follower::next`].
+    pub async fn next_until(&mut self, until: Sequence) -> Result<Option<Entry<R>>, JournalError> {
+        loop {
+            if let Some(entry) = self.ready.pop_front_if(|entry| entry.sequence <= until) {
+                return Ok(Some(entry));
+            }
+            if !self.ready.is_empty() || self.place.next > until {
+                return Ok(None);
+            }
+            self.read().await?;
+        }
+    }
+
+    /// Waits for more, and reads some of it.
+    async fn read(&mut self) -> Result<(), JournalError> {
+        let next = self.place.next;
+        let until =
+            *self.durable.wait_for(|durable| next <= *durable).await.map_err(|_| JournalError::Closed)?;
+        let (store, place) = (Arc::clone(&self.store), self.place);
+        let read = spawn_blocking(move || read_chunk(&store, place, until)).await;
+        (self.ready, self.place) = read.map_err(|_| JournalError::Closed)??;
+        Ok(())
     }
 }
 

@@ -174,15 +174,17 @@ mod tests {
 
     use super::*;
     use crate::{
+        attestations::{Attestations, Statements},
         books::Books,
         config::{ConsoleSettings, NestSettings},
         events::Events,
         nest::{Nest, Shared},
         orders::Orders,
+        place::Place,
         recipe::{Recipes, template::Values},
         record::RunOpened,
         results::Backlog,
-        signer::{Signer, SignerPlace},
+        signer::Signer,
         units::Units,
     };
 
@@ -200,12 +202,20 @@ mod tests {
     fn shared(state: &std::path::Path) -> Shared {
         let journal = Arc::new(Journal::open(state, Options::default()).unwrap());
         let units = Units::new(journal.clone());
+        let attestations = Attestations::new(journal.clone(), Statements::default());
         Shared {
             backlog: Backlog::count(&journal).unwrap(),
-            orders: Orders::new(journal.clone(), units.clone(), Books::default(), &state.join("orders")),
+            orders: Orders::new(
+                journal.clone(),
+                units.clone(),
+                attestations.clone(),
+                Books::default(),
+                &state.join("orders"),
+            ),
+            attestations,
             units,
-            signer: Signer::at(SignerPlace::Socket(state.join("no.sock")), state).unwrap(),
-            events: Events::default(),
+            signer: Signer::at(Place::Socket(state.join("no.sock")), state).unwrap(),
+            events: Events::new(journal.clone()),
             recipes: Arc::new(Recipes::default()),
             journal,
         }

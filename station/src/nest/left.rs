@@ -9,7 +9,6 @@ use tracing::warn;
 use super::{Shared, resume};
 use crate::{
     books::OpenRun,
-    events::What,
     orders::Place,
     recipe::Recipe,
     record::{Record, RunClosed, Stopped},
@@ -60,10 +59,9 @@ impl Left {
             quarantine: quarantine.clone(),
         };
         shared.journal.append(Record::RunClosed(Box::new(closed))).await?;
-        if let Some(quarantine) = quarantine.clone() {
-            shared.orders.quarantine(run.serial.clone(), quarantine);
+        if let Some(quarantine) = quarantine {
+            shared.orders.quarantine(run.serial, quarantine);
         }
-        shared.events.tell(&run, What::Closed(Outcome::Error, Some(stopped), quarantine));
         Ok(())
     }
 }

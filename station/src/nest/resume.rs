@@ -6,7 +6,6 @@ use factory_proto::outcome::Outcome;
 use tracing::info;
 
 use crate::{
-    events::What,
     phase::Phase,
     record::{Quarantine, Record, Resumption, RunResumed, StepEnded, Stopped},
     step::{self, Aftermath, Bounds, Ended, Repeat, Step, StepContext, StepError, Stop, chip, look},
@@ -45,12 +44,11 @@ pub(super) async fn resume(
     let resumption = Resumption { time: SystemTime::now(), left_in: phase.step(), goes_on_with };
     ctx.findings.resumptions.push(resumption.clone());
     info!(left_in = ?resumption.left_in, ?goes_on_with, "run resumed");
-    let resumed = RunResumed { run: ctx.run.run, resumption: resumption.clone() };
+    let resumed = RunResumed { run: ctx.run.run, resumption };
     if let Err(error) = ctx.journal(Record::RunResumed(resumed)).await {
         let step = goes_on_with.unwrap_or(Step::Tag);
         return Err(step::failed(step, &StepError::Journal(error), Aftermath::Unsettled));
     }
-    ctx.events.tell(ctx.run, What::Resumed(resumption));
     Ok(goes_on_with)
 }
 
@@ -62,7 +60,6 @@ pub(super) async fn is_provisioned(ctx: &mut StepContext<'_>, stop: &Stop) -> Re
     if provisioned {
         let (step, ended, outcome) = (Step::Provision, SystemTime::now(), Outcome::Pass);
         ctx.findings.steps.push(StepEnded { step, started, ended, outcome });
-        ctx.events.tell(ctx.run, What::StepEnded(step, outcome));
     }
     Ok(provisioned)
 }

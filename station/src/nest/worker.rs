@@ -7,7 +7,6 @@ use tracing::{Instrument as _, error, info, info_span, warn};
 use super::resume;
 use crate::{
     books::OpenRun,
-    events::What,
     nest::Shared,
     orders::Place,
     recipe::Recipe,
@@ -129,7 +128,6 @@ async fn close(
         (_, None) => drop(place),
     }
     info!(%outcome, quarantined = quarantine.is_some(), "run closed");
-    shared.events.tell(run, What::Closed(outcome, stopped, quarantine));
 }
 
 fn verdict(ended: Result<(), Ended>) -> (Outcome, Option<Stopped>, Option<Quarantine>) {

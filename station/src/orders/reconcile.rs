@@ -15,7 +15,7 @@ use super::{
     tally::{Issuance, Standing, UnitTally},
 };
 use crate::{
-    signer::{Place, Signer, SignerBooks},
+    signer::{IssuancePlace as Place, Signer, SignerBooks},
     unit_list::UnitList,
     units::Units,
 };

@@ -12,8 +12,8 @@ use super::*;
 use crate::{
     recipe::template::Values,
     record::{
-        ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, Resumption, RunClosed, RunId,
-        RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
+        ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, RegistrationAttested, Resumption,
+        RunClosed, RunId, RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
     },
 };
 
@@ -71,6 +71,15 @@ fn all() -> Vec<Record> {
             command: Uuid::nil(),
             serial: serial.clone(),
             reason: String::new(),
+            reworked: false,
+        }),
+        Record::RegistrationAttested(RegistrationAttested {
+            command: Uuid::nil(),
+            ca_fingerprint: [1; 32],
+            account: "acme".to_owned(),
+            registered: true,
+            statement: "uploaded".to_owned(),
+            time: SystemTime::UNIX_EPOCH,
         }),
         Record::UnitDisposed(UnitDisposed {
             command: Uuid::nil(),

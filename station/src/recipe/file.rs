@@ -31,6 +31,9 @@ use crate::{signatures::Signatures, step::Step};
 // The user memory of an NTAG213 less its Lock Control TLV, the message's own TLV head and the terminator.
 const ROOM_ON_TAG: usize = 144 - 5 - 2 - 1;
 
+// A contact that was dirty, and one more; beyond that the unit should be looked at.
+const RETESTS: u32 = 2;
+
 /// Why there is no recipe.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
@@ -139,6 +142,7 @@ fn name(path: &Path) -> Result<RecipeName, RecipeError> {
 
 fn written(name: RecipeName, file: &mut Table<'_>, sources: &Sources<'_>) -> Option<Recipe> {
     let attempts = file.or("attempts", NonZeroU8::MIN, integer);
+    let retests = file.or("retests", RETESTS, integer);
     let deadlines = file.or("deadlines", defaults(), table(deadlines));
     let supplied = file.optional("supplied", path);
     let flash = file.required("flash", table(|flash| self::flash(flash, sources)));
@@ -152,6 +156,7 @@ fn written(name: RecipeName, file: &mut Table<'_>, sources: &Sources<'_>) -> Opt
         // Known when all the files that belong to it were read.
         digest: [0; 32],
         attempts: attempts?,
+        retests: retests?,
         flash: flash?,
         boot: boot?,
         self_test: self_test?,

@@ -9,7 +9,7 @@ use crate::{
         reconcile::{Difference, Reconciled, StationBooks, Unsettled},
         tally::Standing,
     },
-    signer::{Place, SignerBooks},
+    signer::{IssuancePlace as Place, SignerBooks},
 };
 
 /// At most `size` unsettled units behind the first `from`, and all that is counted.

@@ -3,18 +3,27 @@
 use factory_journal::Sequence;
 use factory_proto::{
     ids::{NestName, OrderId, RecipeName},
-    station as messages,
+    station::{self as messages, EventKind},
 };
+use prost_types::Timestamp;
 use std::{fmt::Display, str::FromStr, time::SystemTime};
 use tonic::Status;
 use uuid::Uuid;
 
+use super::{
+    refusal::Refusal,
+    watch::{Filter, Wanted},
+};
 use crate::{
     nest::Start,
     recipe::{RecipeKey, template::Values},
-    record::{NestAct, NestCommanded, OrderMoved, OrderState, RunId, UnitDisposed, UnitReleased},
+    record::{
+        NestAct, NestCommanded, OrderMoved, OrderState, RegistrationAttested, RunId, UnitDisposed,
+        UnitReleased,
+    },
     shelf::Command,
     unit_list::UnitList,
+    yields::survey::Asked,
 };
 
 const LARGEST_ORDER: u32 = 1_000_000;
@@ -22,18 +31,29 @@ const LARGEST_PAGE: u32 = 1000;
 const LONGEST_REASON: usize = 200;
 /// Of a person.
 const LONGEST_NAME: usize = 64;
+const MOST_NESTS: usize = 1000;
 
 /// Collects what is wrong with a message.
 #[derive(Default)]
-struct Fields(Vec<String>);
+struct Fields(Vec<(String, String)>);
 
 impl Fields {
     fn parse<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<T> {
         self.check(name, text.parse())
     }
 
+    fn time(&mut self, name: &str, time: Option<Timestamp>) -> Option<Option<SystemTime>> {
+        let Some(time) = time else { return Some(None) };
+        self.check(name, SystemTime::try_from(time)).map(Some)
+    }
+
     fn check<T>(&mut self, name: &str, value: Result<T, impl Display>) -> Option<T> {
-        value.map_err(|error| self.0.push(format!("{name}: {error}"))).ok()
+        value.map_err(|error| self.0.push((name.to_owned(), error.to_string()))).ok()
+    }
+
+    /// What may be left empty.
+    fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
+        if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
     }
 
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
@@ -55,19 +75,39 @@ impl Fields {
     }
 
     fn reason(&mut self, reason: String) -> Option<String> {
-        let length = reason.chars().count();
-        let short = (length <= LONGEST_REASON).then_some(reason);
+        self.short("reason", reason)
+    }
+
+    /// What people say.
+    fn short(&mut self, name: &str, text: String) -> Option<String> {
+        let length = text.chars().count();
+        let short = (length <= LONGEST_REASON).then_some(text);
         self.check(
-            "reason",
+            name,
             short.ok_or_else(|| format!("has {length} characters, at most {LONGEST_REASON} are allowed")),
         )
+    }
+
+    fn page(&mut self, size: u32, token: &str) -> Option<Page> {
+        let from = match token {
+            "" => Some(Sequence::START),
+            token => {
+                let from = token.parse::<u64>().ok().map(Sequence::from);
+                self.check("page_token", from.ok_or("is not from an answer of this station"))
+            }
+        };
+        let size = match size {
+            0 => Some(100),
+            size => self.range("page_size", size, 1, LARGEST_PAGE),
+        };
+        Some(Page { from: from?, size: usize::try_from(size?).ok()? })
     }
 
     /// The command, or INVALID_ARGUMENT with all complaints. A part is missing only after a complaint.
     fn finish<T>(self, command: Option<T>) -> Result<T, Status> {
         match command {
             Some(command) if self.0.is_empty() => Ok(command),
-            _ => Err(Status::invalid_argument(self.0.join("; "))),
+            _ => Err(Refusal::of_fields(self.0)),
         }
     }
 }
@@ -191,7 +231,7 @@ pub fn start(request: messages::StartUnitRequest) -> Result<(Option<NestName>, S
     };
     let mut values = Values::default();
     for (name, value) in &request.values {
-        fields.check("values", values.add(name, value));
+        fields.check(&format!("values[{name:?}]"), values.add(name, value));
     }
     let start = || {
         let run = RunId::of_command(command?);
@@ -286,7 +326,8 @@ pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, St
         fields.check::<()>("reason", Err("must say what was done to the unit"));
     }
     let reason = fields.reason(request.reason);
-    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason? });
+    let reworked = request.reworked;
+    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason?, reworked });
     fields.finish(release())
 }
 
@@ -314,23 +355,109 @@ impl TryFrom<messages::ListUnitsRequest> for List {
     type Error = Status;
     fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let order = match request.work_order.as_str() {
-            "" => Some(None),
-            order => fields.parse("work_order", order).map(Some),
+        let order = fields.optional("work_order", &request.work_order);
+        let page = fields.page(request.page_size, &request.page_token);
+        let list = || {
+            let (order, Page { from, size }) = (order?, page?);
+            Some(Self { order, from, size })
         };
-        let from = match request.page_token.as_str() {
-            "" => Some(Sequence::START),
-            token => {
-                let from = token.parse::<u64>().ok().map(Sequence::from);
-                fields.check("page_token", from.ok_or("is not from an answer of this station"))
-            }
-        };
-        let size = match request.page_size {
-            0 => Some(100),
-            size => fields.range("page_size", size, 1, LARGEST_PAGE),
-        };
-        let list = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
         fields.finish(list())
+    }
+}
+
+/// Part of a list.
+pub struct Page {
+    /// From this record on.
+    pub from: Sequence,
+    /// At most so many.
+    pub size: usize,
+}
+
+/// A page of audited calls.
+pub struct ListAudit {
+    /// Which part.
+    pub page: Page,
+    /// Only those kept since then.
+    pub since: Option<SystemTime>,
+}
+
+impl TryFrom<messages::ListAuditRecordsRequest> for ListAudit {
+    type Error = Status;
+    fn try_from(request: messages::ListAuditRecordsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let page = fields.page(request.page_size, &request.page_token);
+        let since = request.since.map(SystemTime::try_from).transpose();
+        let since = fields.check("since", since);
+        let list = || Some(Self { page: page?, since: since? });
+        fields.finish(list())
+    }
+}
+
+/// What is stated of a CA's registration.
+pub fn attest(request: messages::AttestRegistrationRequest) -> Result<RegistrationAttested, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let ca_fingerprint = <[u8; 32]>::try_from(request.ca_fingerprint);
+    let ca_fingerprint = fields.check(
+        "ca_fingerprint",
+        ca_fingerprint.map_err(|it| format!("has {} bytes, must have 32", it.len())),
+    );
+    let is_account =
+        |text: &str| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+    let account = Some(request.account_id).filter(|text| is_account(text));
+    let account = fields.check("account_id", account.ok_or("must be 1 to 64 letters and digits"));
+    if request.statement.trim().is_empty() {
+        fields.check::<()>("statement", Err("must say how that is known"));
+    }
+    let statement = fields.short("statement", request.statement);
+    let registered = request.registered;
+    let time = SystemTime::now();
+    let stated = || {
+        Some(RegistrationAttested {
+            command: command?,
+            ca_fingerprint: ca_fingerprint?,
+            account: account?,
+            registered,
+            statement: statement?,
+            time,
+        })
+    };
+    fields.finish(stated())
+}
+
+/// Which runs' yields.
+pub fn yields(request: messages::GetYieldsRequest) -> Result<Asked, Status> {
+    let mut fields = Fields::default();
+    let order = fields.optional("work_order", &request.work_order);
+    let nest = fields.optional("nest", &request.nest);
+    let from = fields.time("ended_from", request.ended_from);
+    let to = fields.time("ended_before", request.ended_before);
+    if request.work_order.is_empty() && request.ended_from.is_none() {
+        fields.check::<()>("ended_from", Err("is missing: give it, or a work_order"));
+    }
+    let asked = || Some(Asked { order: order?, nest: nest?, from: from?, to: to? });
+    fields.finish(asked())
+}
+
+impl TryFrom<messages::WatchEventsRequest> for Wanted {
+    type Error = Status;
+    fn try_from(request: messages::WatchEventsRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let mut filter = Filter::default();
+        if request.nests.len() > MOST_NESTS {
+            let text = format!("are {}, at most {MOST_NESTS} are taken", request.nests.len());
+            fields.check::<()>("nests", Err(text));
+        }
+        for (at, nest) in request.nests.iter().enumerate().take(MOST_NESTS) {
+            filter.nests.extend(fields.parse::<NestName>(&format!("nests[{at}]"), nest));
+        }
+        filter.order = fields.optional("work_order", &request.work_order).flatten();
+        for (at, kind) in request.kinds.iter().enumerate().take(MOST_NESTS) {
+            let known = EventKind::try_from(*kind).ok().filter(|kind| *kind != EventKind::Unspecified);
+            filter.kinds.extend(fields.check(&format!("kinds[{at}]"), known.ok_or("is no kind of event")));
+        }
+        let after = request.after_sequence.map(Sequence::from);
+        fields.finish(Some(Self { after, filter }))
     }
 }
 

@@ -7,34 +7,51 @@ use messages::upload_recipe_request::Part;
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::{command, internal, recipe_refused};
+use super::{
+    command,
+    refusal::{Refusal, refused},
+};
 use crate::{
     recipe::Origin,
-    shelf::{Shelf, ShelfError, Shown},
+    shelf::{Command, Shelf, Shown, incoming::Incoming},
 };
 
 /// Between two messages of an upload; who is silent for longer makes room for others.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// For all of it: 64 MiB over a line of 1 Mbit/s take 9 minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Takes in a recipe; gives its digest.
 pub async fn upload(
     shelf: &Shelf,
-    mut stream: Streaming<messages::UploadRecipeRequest>,
+    stream: Streaming<messages::UploadRecipeRequest>,
     caller: String,
 ) -> Result<[u8; 32], Status> {
+    let slow = |_| Status::deadline_exceeded(format!("not all of it came in {} s", PATIENCE.as_secs()));
+    let (incoming, by) = timeout(PATIENCE, receive(shelf, stream, caller)).await.map_err(slow)??;
+    shelf.keep(incoming, by).await.map_err(refused)
+}
+
+/// All that comes, and who sends it.
+async fn receive(
+    shelf: &Shelf,
+    mut stream: Streaming<messages::UploadRecipeRequest>,
+    caller: String,
+) -> Result<(Incoming, Command), Status> {
     let Some(Part::Start(start)) = next(&mut stream).await? else {
-        return Err(Status::invalid_argument("part: the first message must hold `start`"));
+        return Err(part_refused("the first message must hold `start`"));
     };
     let (name, by) = command::upload(&start, caller)?;
     let mut incoming = shelf.receive(name).map_err(refused)?;
     while let Some(part) = next(&mut stream).await? {
         let Part::Chunk(chunk) = part else {
-            return Err(Status::invalid_argument("part: `start` may come once only"));
+            return Err(part_refused("`start` may come once only"));
         };
         incoming.add(&chunk.file, &chunk.data).await.map_err(refused)?;
     }
     incoming.end().await.map_err(refused)?;
-    shelf.keep(incoming, by).await.map_err(refused)
+    Ok((incoming, by))
 }
 
 /// What the next message holds; `None` after the last one.
@@ -45,9 +62,13 @@ async fn next(stream: &mut Streaming<messages::UploadRecipeRequest>) -> Result<O
         None => Ok(None),
         Some(message) => match message.part {
             Some(part) => Ok(Some(part)),
-            None => Err(Status::invalid_argument("part: is missing")),
+            None => Err(part_refused("is missing")),
         },
     }
+}
+
+fn part_refused(fault: &str) -> Status {
+    Refusal::of_fields(vec![("part".to_owned(), fault.to_owned())])
 }
 
 /// What is said of a recipe that is held.
@@ -64,25 +85,5 @@ pub fn description(Shown { held, used_by }: Shown) -> messages::RecipeDescriptio
         since: Some(held.since.into()),
         used_by: used_by.iter().map(ToString::to_string).collect(),
         complaint: held.complaint.unwrap_or_default(),
-    }
-}
-
-/// Why something is not done with a recipe.
-pub fn refused(error: ShelfError) -> Status {
-    let text = error.to_string();
-    match error {
-        ShelfError::Refused(_) => Status::invalid_argument(text),
-        ShelfError::Uploading | ShelfError::Full => Status::resource_exhausted(text),
-        ShelfError::Recipe(error) => recipe_refused(error),
-        ShelfError::FromFolder(_) | ShelfError::Active(_) | ShelfError::InUse { .. } => {
-            Status::failed_precondition(text)
-        }
-        ShelfError::Reused => Status::already_exists(text),
-        ShelfError::Disk { .. } => {
-            let reason = factory_fixtures::fault::chain(&error);
-            tracing::error!(reason, "a recipe was not kept");
-            Status::internal(reason)
-        }
-        ShelfError::Journal(error) => internal(error),
     }
 }

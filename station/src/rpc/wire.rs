@@ -1,26 +1,48 @@
 //! Records in the words of the wire. Nothing else in the station knows both.
 
-use std::time::SystemTime;
-
-use factory_journal::Entry;
+use factory_journal::{Entry, Sequence};
 use factory_proto::{
     ids::NestName,
     outcome::Outcome,
-    station::{self as wire, report_results_request::Report, watch_events_response as event},
+    station::{self as wire, report_results_request::Report},
 };
 use prost_types::{Duration, Timestamp};
 
 use crate::{
     books::Order,
-    events::{Event, What},
-    nest::Look,
+    callers::Caller,
+    preflight::Check,
     record::{
-        Findings, HeadSigned, Identity, KeyRequested, NestCommanded, OrderState, Quarantine, Quota, Record,
-        ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
+        CallAudited, Findings, HeadSigned, Identity, KeyRequested, NestCommanded, OrderState, Quarantine,
+        Quota, Record, RegistrationAttested, ReportRefused, Resumption, RunClosed, RunOpened, StepEnded,
+        Stopped,
     },
     step::Step,
     units::Unit,
 };
+
+pub mod event;
+mod yields;
+
+pub use yields::yields;
+
+/// What was looked at before the line runs.
+pub fn check(check: Check) -> wire::PreflightCheck {
+    let ok = check.found.is_ok();
+    let (Ok(finding) | Err(finding)) = check.found;
+    wire::PreflightCheck { name: check.name, ok, finding }
+}
+
+/// What was attested of a CA.
+pub fn registration(stated: &RegistrationAttested) -> wire::Registration {
+    wire::Registration {
+        ca_fingerprint: stated.ca_fingerprint.to_vec(),
+        account_id: stated.account.clone(),
+        registered: stated.registered,
+        statement: stated.statement.clone(),
+        time: Some(stated.time.into()),
+    }
+}
 
 /// A run with its result.
 pub fn result(station: &NestName, closed: &RunClosed) -> wire::Unit {
@@ -56,6 +78,36 @@ pub fn refused(refused: &ReportRefused) -> wire::RefusedResult {
     }
 }
 
+/// Who calls.
+pub fn caller(caller: &Caller) -> wire::CallerDescription {
+    wire::CallerDescription {
+        caller: caller.name().to_owned(),
+        roles: caller.roles().iter().map(|role| role.to_string()).collect(),
+    }
+}
+
+/// A call that was kept.
+pub fn audited(sequence: Sequence, audited: CallAudited) -> wire::AuditRecord {
+    let about = audited.about;
+    wire::AuditRecord {
+        sequence: sequence.get(),
+        time: Some(audited.time.into()),
+        caller: audited.caller,
+        roles: audited.roles,
+        from: audited.from,
+        method: audited.method,
+        command_id: about.command.unwrap_or_default(),
+        work_order: about.order.unwrap_or_default(),
+        serial: about.serial.unwrap_or_default(),
+        nest: about.nest.unwrap_or_default(),
+        run_id: about.run.unwrap_or_default(),
+        recipe: about.recipe.unwrap_or_default(),
+        code: audited.code,
+        reason: audited.reason,
+        turned_away: audited.turned_away,
+    }
+}
+
 fn signed_head(head: &HeadSigned) -> wire::SignedHead {
     wire::SignedHead {
         statement: head.statement.clone(),
@@ -82,15 +134,18 @@ pub fn order(order: &Order) -> wire::WorkOrder {
         recipe_digest: order.opened.recipe_digest.to_vec(),
         quantity: order.opened.quantity,
         passed: order.passed,
-        state: match order.state() {
-            OrderState::Open => wire::WorkOrderState::Open,
-            OrderState::Paused => wire::WorkOrderState::Paused,
-            OrderState::Closed => wire::WorkOrderState::Closed,
-        }
-        .into(),
+        state: order_state(order.state()).into(),
         state_reason: order.reason().to_owned(),
         state_since: order.moved.as_ref().map(|moved| moved.at.into()),
         quota: order.opened.quota.as_ref().map(quota),
+    }
+}
+
+fn order_state(state: OrderState) -> wire::WorkOrderState {
+    match state {
+        OrderState::Open => wire::WorkOrderState::Open,
+        OrderState::Paused => wire::WorkOrderState::Paused,
+        OrderState::Closed => wire::WorkOrderState::Closed,
     }
 }
 
@@ -110,70 +165,6 @@ fn quota(quota: &Quota) -> wire::SignedQuota {
 pub fn parked_by_hand(parked: &NestCommanded) -> wire::ParkedByHand {
     let NestCommanded { by, reason, at, .. } = parked;
     wire::ParkedByHand { by: by.clone(), reason: reason.clone(), since: Some((*at).into()) }
-}
-
-/// Something that happened.
-pub fn event(event: Event) -> wire::WatchEventsResponse {
-    let (run_id, serial) =
-        event.run.map_or_else(Default::default, |(run, serial)| (run.to_string(), serial.to_string()));
-    let what = match event.what {
-        What::Nest { busy } => event::Event::NestState(wire::NestState { busy, parked: String::new() }),
-        What::Parked { reason } => event::Event::NestState(wire::NestState { busy: false, parked: reason }),
-        What::Accepted { order } => {
-            event::Event::RunAccepted(wire::RunAccepted { work_order: order.to_string() })
-        }
-        What::StepStarted(step) => event::Event::StepStarted(wire::StepStarted { step: step.to_string() }),
-        What::StepEnded(step, ended) => {
-            event::Event::StepEnded(wire::StepEnded { step: step.to_string(), outcome: outcome(ended) })
-        }
-        What::Progress(step, progress) => event::Event::Progress(wire::Progress {
-            step: step.to_string(),
-            phase: progress.phase,
-            done_bytes: progress.done,
-            total_bytes: progress.total,
-        }),
-        What::Resumed(resumed) => {
-            event::Event::RunResumed(wire::RunResumed { resumption: Some(resumption(&resumed)) })
-        }
-        What::Closed(ended, why, set_aside) => {
-            let (failing_step, reason) = stopped(why.as_ref());
-            let quarantine = set_aside.as_ref().map(quarantine);
-            event::Event::RunClosed(wire::RunClosed {
-                outcome: outcome(ended),
-                failing_step,
-                reason,
-                quarantine,
-            })
-        }
-    };
-    wire::WatchEventsResponse {
-        time: Some(event.time.into()),
-        nest: event.nest.to_string(),
-        run_id,
-        serial,
-        event: Some(what),
-    }
-}
-
-/// What a nest is doing now.
-pub fn nest_state(nest: &NestName, look: Look) -> wire::WatchEventsResponse {
-    let state = wire::NestState { busy: look.run.is_some(), parked: look.parked.unwrap_or_default() };
-    wire::WatchEventsResponse {
-        time: Some(SystemTime::now().into()),
-        nest: nest.to_string(),
-        run_id: look.run.map_or_else(String::new, |run| run.to_string()),
-        event: Some(event::Event::NestState(state)),
-        ..wire::WatchEventsResponse::default()
-    }
-}
-
-/// Events that a slow watcher did not get.
-pub fn missed(events: u64) -> wire::WatchEventsResponse {
-    wire::WatchEventsResponse {
-        time: Some(SystemTime::now().into()),
-        event: Some(event::Event::Missed(events)),
-        ..wire::WatchEventsResponse::default()
-    }
 }
 
 fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {

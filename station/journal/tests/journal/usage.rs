@@ -212,3 +212,25 @@ async fn after_a_failed_write_nothing_more_is_accepted() {
     let journal = open(&dir.path().join("moved")).unwrap();
     assert_eq!(numbers(&journal, Sequence::START), [1]);
 }
+
+#[tokio::test]
+async fn a_follower_hands_out_what_is_there_up_to_a_record_and_waits_for_nothing() {
+    let dir = journal_of(100).await;
+    let journal = open(dir.path()).unwrap();
+    let mut follower = journal.follow(Sequence::from(90));
+    let mut up_to = async |until: u64| {
+        let mut numbers = Vec::new();
+        while let Some(entry) = follower.next_until(until.into()).await.unwrap() {
+            numbers.push(entry.sequence.get());
+        }
+        numbers
+    };
+    assert_eq!(up_to(80).await, [0; 0]);
+    assert_eq!(up_to(92).await, [90, 91, 92]);
+    assert_eq!(up_to(92).await, [0; 0]);
+    // The journal's own records are none of the reader's, and are passed all the same.
+    journal.advance("somebody", 100.into()).await.unwrap();
+    append(&journal, 102..=102).await;
+    assert_eq!(up_to(101).await, (93..=100).collect::<Vec<_>>());
+    assert_eq!(up_to(102).await, [102]);
+}

@@ -8,6 +8,9 @@ use crate::connect::refused;
 pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()> {
     let answer = station.describe_station(DescribeStationRequest {}).await.map_err(refused)?.into_inner();
     println!("station {} {}", answer.station, answer.version);
+    if let Some(caller) = answer.caller {
+        println!("you are taken for {}, whose roles are {}", caller.caller, caller.roles.join(", "));
+    }
     let since = answer.oldest_unacknowledged.and_then(|time| SystemTime::try_from(time).ok());
     let since = since.map_or_else(String::new, |time| format!(", the oldest {} old", age(time)));
     println!("results without acknowledgement: {}{since}", answer.unacknowledged_results);

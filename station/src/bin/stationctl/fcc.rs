@@ -24,6 +24,7 @@ use factory_proto::ids::{OrderId, Serial};
 use factory_station::{
     certificate,
     key::DeviceKey,
+    place::Place,
     recipe::{
         KeyOrigin, Recipe, Warnings,
         bundle::{Credentials, check_enrolment_id, enrolment_id},
@@ -31,7 +32,7 @@ use factory_station::{
     },
     record::{IssuanceAsked, RunId},
     signatures::{Demand, Signatures},
-    signer::{Signer, SignerPlace},
+    signer::Signer,
 };
 use tokio::net::TcpStream;
 use trial::Trial;
@@ -155,7 +156,7 @@ impl Inject {
             (_, SignedBy { signer: Some(socket), .. }) => {
                 // Kept for this one call: no ledger was presented to us before.
                 let state = tempfile::tempdir().context("no folder can be made for the signer's head")?;
-                let signer = Signer::at(SignerPlace::Socket(socket.clone()), state.path())?;
+                let signer = Signer::at(Place::Socket(socket.clone()), state.path())?;
                 Ok(Authority::Signer(Box::new(signer), state))
             }
             (_, SignedBy { trial: true, .. }) => Ok(Authority::Trial),

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+mod audit;
 mod connect;
 mod describe;
 mod fcc;
@@ -9,6 +10,7 @@ mod import;
 mod journal;
 mod nest;
 mod order;
+mod preflight;
 mod provenance;
 mod recipe;
 mod reconcile;
@@ -16,14 +18,14 @@ mod shelf;
 mod unit;
 mod values;
 mod watch;
+mod yields;
 
 /// Talks to a factory station.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The station: the path of its socket, or an address as in http://127.0.0.1:7400.
-    #[arg(long, default_value = "/run/factory-station/station.sock")]
-    station: String,
+    #[command(flatten)]
+    reach: connect::Reach,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -32,6 +34,10 @@ struct Arguments {
 enum Verb {
     /// Shows nests, work orders, recipes and the backlog of results.
     Describe,
+    /// Looks at all that must be right before the line runs, and says what is not.
+    Preflight(preflight::Preflight),
+    /// Says that a device CA is registered with an account; no work order opens before that.
+    Attest(preflight::Attest),
     /// Opens a work order.
     Open(order::Open),
     /// Keeps an order from starting units until it is resumed.
@@ -49,7 +55,7 @@ enum Verb {
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
     Abort(unit::Abort),
-    /// Lets a quarantined unit be started again, after an engineer has seen to it.
+    /// Lets a unit be started again, after an engineer has seen to it: one in quarantine, or one that failed too often.
     Release(unit::Release),
     /// Says what became of a unit in the end: shipped, quarantined, or scrapped for good.
     Dispose(unit::Dispose),
@@ -57,11 +63,15 @@ enum Verb {
     Get(unit::Get),
     /// Lists runs, oldest first.
     List(unit::List),
+    /// Shows yields, where units are lost, and how long steps take.
+    Yield(yields::Yield),
+    /// Lists the calls that changed something, or would have: who, what, from where, and what came of it.
+    Audit(audit::Audit),
     /// Checks and tends a journal's files; needs no station.
     #[command(subcommand)]
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
-    Watch,
+    Watch(watch::Watch),
     /// Checks a recipe, prints what a unit would get by it, or makes one, without a station; uploads, lists, activates
     /// and removes those of a station.
     #[command(subcommand)]
@@ -76,9 +86,11 @@ enum Verb {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let station = || connect::station(&arguments.station);
+    let station = || arguments.reach.station();
     match arguments.verb {
         Verb::Describe => describe::describe(&mut station().await?).await,
+        Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
+        Verb::Attest(attest) => attest.run(&mut station().await?).await,
         Verb::Open(open) => open.run(&mut station().await?).await,
         Verb::Pause(pause) => pause.run(&mut station().await?).await,
         Verb::Resume(resume) => resume.run(&mut station().await?).await,
@@ -91,7 +103,9 @@ async fn main() -> anyhow::Result<()> {
         Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,
         Verb::Get(get) => get.run(&mut station().await?).await,
         Verb::List(list) => list.run(&mut station().await?).await,
-        Verb::Watch => watch::watch(&mut station().await?).await,
+        Verb::Yield(asked) => asked.run(&mut station().await?).await,
+        Verb::Watch(watch) => watch.run(&mut station().await?).await,
+        Verb::Audit(audit) => audit.run(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
         Verb::Recipe(verb) => match verb.local() {
             Ok(local) => recipe::run(local),

@@ -74,12 +74,16 @@ pub struct Release {
     /// What was done to it; is kept.
     #[arg(long)]
     reason: String,
+    /// It was changed: repaired, or a part of it replaced. Its next run is then no retest.
+    #[arg(long)]
+    reworked: bool,
 }
 
 impl Release {
     pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
         let command_id = Uuid::now_v7().to_string();
-        let request = ReleaseUnitRequest { command_id, serial: self.serial, reason: self.reason };
+        let Self { serial, reason, reworked } = self;
+        let request = ReleaseUnitRequest { command_id, serial, reason, reworked };
         station.release_unit(request).await.map_err(refused)?;
         Ok(())
     }

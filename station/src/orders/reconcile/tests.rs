@@ -79,6 +79,7 @@ fn record(word: &str) -> Record {
             command: Uuid::nil(),
             serial: "SN1".parse().unwrap(),
             reason: "repaired".to_owned(),
+            reworked: false,
         }),
         other => unreachable!("no story holds {other:?}"),
     }

@@ -11,9 +11,6 @@ use std::{
 
 use tokio::net::UnixListener;
 
-/// Owner and group may connect; who of them may ask is the peer check's business.
-const MODE: u32 = 0o660;
-
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -24,7 +21,7 @@ pub enum SocketError {
     #[error("{} exists and is no socket: remove it, or set another `socket`", .0.display())]
     NoSocket(PathBuf),
     /// The folder is missing or not ours.
-    #[error("cannot listen on {}: its folder must exist and be writable for the signer", path.display())]
+    #[error("cannot listen on {}: its folder must exist and be writable for this user", path.display())]
     Listen {
         /// The socket.
         path: PathBuf,
@@ -44,8 +41,11 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens on `path`.
-pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
+/// Listens on `path`, to which `mode` lets connect; who of them may ask is decided when they do.
+///
+/// # Errors
+/// Somebody else has it.
+pub fn listen(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), SocketError> {
     let failed = |source| SocketError::Listen { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NoSocket(path.to_owned())),
@@ -55,7 +55,7 @@ pub fn listen(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     let file = SocketFile(path.to_owned());
-    fs::set_permissions(path, PermissionsExt::from_mode(MODE)).map_err(failed)?;
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).map_err(failed)?;
     Ok((listener, file))
 }
 

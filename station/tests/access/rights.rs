@@ -1,0 +1,132 @@
+//! The whole table of rights, held against the API's descriptors and against each role.
+
+use std::collections::BTreeSet;
+
+use factory_station::{
+    role::{Role, Roles},
+    rpc::{
+        access::{Kind, RIGHTS, Right, method},
+        refusal::DOMAIN,
+    },
+};
+use prost_types::FileDescriptorSet;
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt;
+
+use crate::{
+    daemon::{Daemon, ENGINEER, ROLES, folder},
+    pki::Pki,
+    raw::call,
+};
+
+fn methods(set: &FileDescriptorSet, service: &str) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    for file in &set.file {
+        for found in
+            file.service.iter().filter(|found| format!("{}.{}", file.package(), found.name()) == service)
+        {
+            paths.extend(found.method.iter().map(|method| format!("/{service}/{}", method.name())));
+        }
+    }
+    paths
+}
+
+#[test]
+fn the_table_holds_each_method_that_is_served_once_and_no_other() {
+    let decode = |bytes| <FileDescriptorSet as prost::Message>::decode(bytes).unwrap();
+    let mut served = methods(&factory_proto::descriptors(), "factory.station.v1.Station");
+    served.extend(methods(&decode(tonic_health::pb::FILE_DESCRIPTOR_SET), "grpc.health.v1.Health"));
+    let reflection = decode(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET);
+    served.extend(methods(&reflection, "grpc.reflection.v1.ServerReflection"));
+    let listed: Vec<String> = RIGHTS.iter().map(|right| right.path.to_owned()).collect();
+    assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), served);
+    assert_eq!(listed.len(), served.len(), "a method has two rows");
+}
+
+#[test]
+fn the_table_says_what_each_role_is_there_for() {
+    // Of what changes something; all look.
+    const OPERATORS: [&str; 6] =
+        ["StartUnit", "AbortUnit", "ParkNest", "ClearNest", "IdentifyNest", "EnableNest"];
+    for right in RIGHTS {
+        let (method, looks) =
+            (method(right.path), !matches!(right.kind, Kind::Changes { .. } | Kind::Uploads));
+        let may = |role| match role {
+            Role::Engineer => true,
+            Role::Mes => method != "ReleaseUnit",
+            Role::Operator => OPERATORS.contains(&method) || (looks && method != "ListAuditRecords"),
+            Role::Viewer => looks,
+        };
+        let expected: Roles = Role::ALL.into_iter().filter(|role| may(*role)).collect();
+        assert_eq!(right.roles, expected, "{method}");
+        let reads = ["Get", "List", "Watch", "Describe", "Reconcile", "Check", "ServerReflection"];
+        assert_eq!(looks, reads.iter().any(|word| method.starts_with(word)), "{method}");
+    }
+}
+
+async fn check(channel: &Channel, right: &Right, caller: &str, roles: &[Role]) {
+    let answer = call(channel, right.path, Vec::new()).await;
+    let roles = Roles::of(roles);
+    let what = format!("{} by {caller}: {answer:?}", right.path);
+    if roles.meet(right.roles) {
+        assert!(
+            answer.map_or_else(|status| status.code(), |()| Code::Ok) != Code::PermissionDenied,
+            "{what}"
+        );
+        return;
+    }
+    let refused = answer.expect_err(&what);
+    assert_eq!(refused.code(), Code::PermissionDenied, "{what}");
+    let info = refused.get_details_error_info().expect("google.rpc.ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("ROLE_MISSING", DOMAIN));
+    let said = |key: &str| info.metadata[key].clone();
+    assert_eq!((said("method"), said("caller")), (method(right.path).to_owned(), caller.to_owned()));
+    assert_eq!((said("needed_roles"), said("caller_roles")), (right.roles.to_string(), roles.to_string()));
+}
+
+#[tokio::test]
+async fn each_role_may_call_what_the_table_says_and_nothing_else() {
+    let pki = Pki::new();
+    let daemon = Daemon::with_tls(&pki, ROLES);
+    let callers: [(&str, &str, &[Role]); 6] = [
+        ("mes.example", "dns:mes.example", &[Role::Mes]),
+        (ENGINEER, "uri:spiffe://example/engineer", &[Role::Engineer]),
+        ("operator.example", "dns:operator.example", &[Role::Operator]),
+        ("viewer.example", "dns:viewer.example", &[Role::Viewer]),
+        ("both.example", "dns:both.example", &[Role::Engineer, Role::Viewer]),
+        ("stranger.example", "dns:stranger.example", &[]),
+    ];
+    for (certificate, caller, roles) in callers {
+        let channel = daemon.connect(&pki, certificate).await.unwrap();
+        for right in RIGHTS {
+            check(&channel, right, caller, roles).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_in_the_table_is_refused() {
+    let pki = Pki::new();
+    let daemon = Daemon::with_tls(&pki, ROLES);
+    let check = async |name: &str, path: &'static str, code, reason: &str| {
+        let channel = daemon.connect(&pki, name).await.unwrap();
+        let refused: Status = call(&channel, path, Vec::new()).await.unwrap_err();
+        let said = refused.get_details_error_info().expect("google.rpc.ErrorInfo").reason;
+        assert_eq!((refused.code(), said.as_str()), (code, reason), "{refused}");
+    };
+    check(ENGINEER, "/factory.station.v1.Station/Explode", Code::Unimplemented, "METHOD_UNKNOWN").await;
+    check(ENGINEER, "/factory.signer.v1.Signer/Issue", Code::Unimplemented, "METHOD_UNKNOWN").await;
+    check("stranger.example", "/factory.station.v1.Station/Explode", Code::PermissionDenied, "ROLE_MISSING")
+        .await;
+}
+
+#[tokio::test]
+async fn whoever_calls_on_loopback_without_tls_is_what_the_file_says() {
+    let daemon =
+        Daemon::start(folder("listen = \"127.0.0.1:0\"\nlisten-roles = [\"operator\", \"viewer\"]", ""));
+    let channel =
+        Channel::from_shared(format!("http://{}", daemon.address)).unwrap().connect().await.unwrap();
+    for right in RIGHTS {
+        check(&channel, right, "anybody on this host", &[Role::Operator, Role::Viewer]).await;
+    }
+}
