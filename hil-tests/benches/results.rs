@@ -29,6 +29,7 @@ use factory_proto::{
     },
 };
 use factory_station::{
+    contact::Contact,
     place::Place,
     recipe::template::Values,
     record::{
@@ -119,6 +120,7 @@ async fn uplink(folder: &Path, address: SocketAddr, results: u64) -> anyhow::Res
             .expect("there are no files"),
         journal: journal.clone(),
         backlog: backlog.clone(),
+        contact: Contact::default(),
     };
     let at_rest = memory("VmRSS")?;
     let stop = CancellationToken::new();

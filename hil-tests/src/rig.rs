@@ -19,9 +19,11 @@ use nix::{
 
 mod files;
 mod processes;
+mod tls;
 
 pub use files::RECIPE;
 pub use processes::{Running, Simulator};
+pub use tls::MES;
 
 use crate::child::Child;
 

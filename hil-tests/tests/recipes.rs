@@ -58,8 +58,7 @@ async fn start(
     serial: &str,
     values: &[(&str, &str)],
 ) -> Result<String, Status> {
-    let values: HashMap<String, String> =
-        values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let request = StartUnitRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),

@@ -2,11 +2,13 @@
 //!
 //! No behaviour, and no knowledge of who sends what to whom.
 
+pub mod command;
 pub mod disposition;
 pub mod head;
 pub mod ids;
 pub mod ledger_head;
 pub mod outcome;
+pub mod page;
 pub mod units;
 
 /// `factory.station.v1`: the MES and the station.

@@ -1,6 +1,13 @@
 //! The daemon's life: built from its file, served, drained.
 
-use std::{collections::BTreeMap, convert::Infallible, io, mem, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io, mem,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use factory_door::{
     admission::AdmissionLayer,
@@ -19,9 +26,11 @@ use crate::{
     attestations::Attestations,
     books::{Books, OpenRun},
     callers::{Caller, Callers},
+    commands::Commands,
     config::{Config, NestSettings},
+    contact::Contact,
     events::Events,
-    health,
+    health::{self, Sources, parts::Parts},
     nest::{Left, Nest, Shared, choice::Choice},
     orders::Orders,
     provenance::{Notary, Trouble},
@@ -31,8 +40,9 @@ use crate::{
     rpc::{
         StationService,
         access::{self, AccessLayer},
+        deadline::Timely,
     },
-    shelf::{Parts, Shelf},
+    shelf::{self, Shelf},
     signatures::{SignatureError, Signatures},
     signer::Signer,
     units::Units,
@@ -91,6 +101,7 @@ pub enum AppError {
 /// Runs a station until `stop` is cancelled, then drains it. `program` is the daemon's own executable, which
 /// also serves as the instruments' processes.
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
+    let started = SystemTime::now();
     let (doors, socket_file) = doors(&config).await?;
     let signatures = Arc::new(Signatures::demanded(&config.signatures)?);
     let recipes = Arc::new(Recipes::load(&config.recipes, &signatures)?);
@@ -100,20 +111,14 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let open_runs = mem::take(&mut books.open);
     let mut by_hand = mem::take(&mut books.parked);
     let units = Units::new(journal.clone());
-    let attestations = Attestations::new(journal.clone(), mem::take(&mut books.attested));
+    let attestations = Attestations::new(mem::take(&mut books.attested));
     let uploaded = Books {
         recipes: mem::take(&mut books.recipes),
         activated: mem::take(&mut books.activated),
         ..Books::default()
     };
-    let orders = Orders::new(
-        journal.clone(),
-        units.clone(),
-        attestations.clone(),
-        books,
-        &config.state.join("orders"),
-    );
-    let parts = Parts {
+    let orders = Orders::new(units.clone(), attestations.clone(), books, &config.state.join("orders"));
+    let parts = shelf::Parts {
         journal: journal.clone(),
         units: units.clone(),
         orders: orders.clone(),
@@ -126,12 +131,14 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         orders,
         attestations,
         units,
+        commands: Commands::new(journal.clone()),
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::new(journal.clone()),
         recipes,
         journal,
     };
 
+    let states = shared.events.watch_ourselves();
     let nest_tasks = TaskTracker::new();
     let mut left = left(&config, open_runs.into_values(), &shared).await?;
     let open = |settings: &NestSettings| {
@@ -147,7 +154,10 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         controller: config.controller.way()?,
         journal: shared.journal.clone(),
         backlog: shared.backlog.clone(),
+        contact: Contact::default(),
     };
+    let parts = Parts::default();
+    let controller = uplink.contact.clone();
     let stop_uplink = CancellationToken::new();
     let uplink = tokio::spawn(uplink.run(stop_uplink.clone()));
     let upkeep = tokio::spawn(upkeep::keep(shared.journal.clone(), stop_uplink.clone()));
@@ -166,13 +176,26 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let stop_notary = CancellationToken::new();
     let notary = tokio::spawn(notary.run(stop_notary.clone()));
 
+    let sources = Sources {
+        journal: shared.journal.clone(),
+        states,
+        nests: nests.clone(),
+        provenance: trouble.clone(),
+        signer: shared.signer.contact().clone(),
+        controller,
+    };
+    health::watch(&parts, sources);
+
     let service = StationService {
         name: config.name.clone(),
         nests: nests.clone(),
         shelf,
-        choice: Arc::new(Choice::new(shared.units.clone())),
+        choice: Arc::new(Choice::new(shared.commands.clone(), shared.units.clone())),
         shared: shared.clone(),
         provenance: trouble,
+        parts,
+        configuration: config.digest,
+        started,
     };
     let stop_server = CancellationToken::new();
     let doors = Doors::open(doors, Callers::new(config.callers.clone()));
@@ -268,12 +291,12 @@ async fn doors(config: &Config) -> Result<(Vec<Door>, SocketFile), AppError> {
 async fn routes(service: StationService) -> Result<Routes, AppError> {
     let (reporter, health_service) = tonic_health::server::health_reporter();
     reporter.set_serving::<StationServer<StationService>>().await;
-    health::tell(reporter, &service.shared.journal, service.provenance.clone());
+    health::serve(reporter, &service.parts, service.nests.keys()).await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let station = StationServer::new(service).max_decoding_message_size(access::LARGE);
+    let station = Timely(StationServer::new(service).max_decoding_message_size(access::LARGE));
     Ok(Routes::new(station).add_service(health_service).add_service(reflection))
 }
 

@@ -7,9 +7,12 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use factory_journal::{Journal, JournalError};
+use factory_journal::JournalError;
 
-use crate::record::{Record, RegistrationAttested};
+use crate::{
+    commands::Turn,
+    record::{Record, RegistrationAttested},
+};
 
 /// What is attested of each CA, by its certificate's SHA-256 and the account's id: the newest statement.
 pub type Statements = BTreeMap<([u8; 32], String), RegistrationAttested>;
@@ -28,7 +31,6 @@ pub struct NotAttested {
 /// All that was attested; cheap to clone.
 #[derive(Clone)]
 pub struct Attestations {
-    journal: Arc<Journal<Record>>,
     statements: Arc<Mutex<Statements>>,
     // Held while a statement is made durable, so that the newest record is the newest statement.
     stating: Arc<tokio::sync::Mutex<()>>,
@@ -36,23 +38,18 @@ pub struct Attestations {
 
 impl Attestations {
     /// Goes on with what the journal's books say.
-    pub fn new(journal: Arc<Journal<Record>>, statements: Statements) -> Self {
-        Self { journal, statements: Arc::new(Mutex::new(statements)), stating: Arc::default() }
+    pub fn new(statements: Statements) -> Self {
+        Self { statements: Arc::new(Mutex::new(statements)), stating: Arc::default() }
     }
 
-    /// Keeps a statement durably. The same command once more, or the same statement, changes nothing.
+    /// Keeps a statement durably.
     ///
     /// # Errors
     /// The journal takes nothing more.
-    pub async fn attest(&self, stated: RegistrationAttested) -> Result<(), JournalError> {
+    pub async fn attest(&self, turn: &Turn, stated: RegistrationAttested) -> Result<(), JournalError> {
         let _alone = self.stating.lock().await;
-        let key = (stated.ca_fingerprint, stated.account.clone());
-        let known = self.lock().get(&key).cloned();
-        if known.is_some_and(|known| known.says_the_same_as(&stated)) {
-            return Ok(());
-        }
-        self.journal.append(Record::RegistrationAttested(stated.clone())).await?;
-        self.lock().insert(key, stated);
+        turn.commit(Some(Record::RegistrationAttested(stated.clone()))).await?;
+        self.lock().insert((stated.ca_fingerprint, stated.account.clone()), stated);
         Ok(())
     }
 
@@ -86,58 +83,48 @@ impl Attestations {
     }
 }
 
-impl RegistrationAttested {
-    fn says_the_same_as(&self, other: &Self) -> bool {
-        self.registered == other.registered && self.statement == other.statement
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
-    use factory_journal::Options;
     use uuid::Uuid;
 
     use super::*;
 
-    fn stated(ca: u8, account: &str, registered: bool) -> RegistrationAttested {
-        RegistrationAttested {
-            command: Uuid::now_v7(),
-            ca_fingerprint: [ca; 32],
-            account: account.to_owned(),
-            registered,
-            statement: "seen in the portal".to_owned(),
-            time: SystemTime::UNIX_EPOCH,
-        }
+    fn attested(statements: &[(u8, &str, bool)]) -> Attestations {
+        let stated = statements.iter().map(|(ca, account, registered)| {
+            let stated = RegistrationAttested {
+                command: Uuid::nil(),
+                ca_fingerprint: [*ca; 32],
+                account: (*account).to_owned(),
+                registered: *registered,
+                statement: "seen in the portal".to_owned(),
+                time: SystemTime::UNIX_EPOCH,
+            };
+            ((stated.ca_fingerprint, stated.account.clone()), stated)
+        });
+        Attestations::new(stated.collect())
     }
 
-    #[tokio::test]
-    async fn the_newest_statement_counts_for_its_ca_and_account() {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Arc::new(Journal::open(folder.path(), Options::default()).unwrap());
-        let attestations = Attestations::new(journal.clone(), Statements::default());
+    #[test]
+    fn the_newest_statement_counts_for_its_ca_and_account() {
+        let statements = [(1, "acme", true), (2, "other", true), (3, "acme", true), (3, "acme", false)];
+        let attestations = attested(&statements);
         let check = |ca: u8, account: Option<&str>, wanted: bool| {
             assert_eq!(attestations.check(&[ca; 32], account).is_ok(), wanted, "{ca} {account:?}");
         };
-        check(1, None, false);
-        attestations.attest(stated(1, "acme", true)).await.unwrap();
-        attestations.attest(stated(1, "acme", true)).await.unwrap();
-        assert_eq!(journal.last().get(), 1);
         check(1, None, true);
         check(1, Some("acme"), true);
         check(1, Some("other"), false);
-        check(2, None, false);
-        attestations.attest(stated(2, "other", true)).await.unwrap();
-        attestations.attest(stated(1, "acme", false)).await.unwrap();
-        check(1, None, false);
         check(2, Some("other"), true);
+        check(3, None, false);
+        check(4, None, false);
         assert_eq!(
-            attestations.check(&[1; 32], Some("acme")).unwrap_err().to_string(),
+            attestations.check(&[3; 32], Some("acme")).unwrap_err().to_string(),
             format!(
                 "nobody has attested that the CA certificate with SHA-256 {} is registered with account acme: upload it \
                  there, then say so (stationctl attest)",
-                "01".repeat(32)
+                "03".repeat(32)
             )
         );
     }

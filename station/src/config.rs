@@ -9,6 +9,7 @@ use std::{
 use factory_fixtures::fcc::link::Reach;
 use factory_proto::ids::NestName;
 use factory_settings::{SettingsError, Table, duration, flag, integer, list, path, table, text};
+use sha2::{Digest as _, Sha256};
 
 use crate::{callers::CallerSettings, place::Place, provenance::Occasions, signatures::Demand};
 
@@ -20,6 +21,8 @@ pub use callers::Listen;
 /// The station file, as meant.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// SHA-256 of the file as it was read.
+    pub digest: [u8; 32],
     /// The station's name, which is half of the key of each result.
     pub name: NestName,
     /// Where the journal lies.
@@ -73,7 +76,10 @@ pub struct ConsoleSettings {
 impl Config {
     /// Reads a station file; all its mistakes at once.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
-        factory_settings::read(path, Self::written)
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+        let config = factory_settings::parse(path, &text, Self::written)?;
+        Ok(Self { digest: Sha256::digest(&text).into(), ..config })
     }
 
     fn written(file: &mut Table<'_>) -> Option<Self> {
@@ -101,6 +107,7 @@ impl Config {
         }
         let (listen, callers) = callers?;
         Some(Self {
+            digest: [0; 32],
             name: name?,
             state: state?,
             recipes: recipes?,

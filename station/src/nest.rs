@@ -19,8 +19,9 @@ use tokio_util::task::TaskTracker;
 use crate::{
     attestations::Attestations,
     books::OpenRun,
+    commands::{Commands, Turn},
     config::NestSettings,
-    events::Events,
+    events::{Events, What},
     health,
     orders::{OrderError, Orders, Place},
     phase::Phase,
@@ -60,6 +61,8 @@ pub struct Shared {
     pub orders: Orders,
     /// Which CAs are registered where.
     pub attestations: Attestations,
+    /// The commands that were carried out.
+    pub commands: Commands,
     /// What products need.
     pub recipes: Arc<Recipes>,
     /// Who signs.
@@ -71,8 +74,9 @@ pub struct Shared {
 }
 
 /// A unit is to be made in a nest.
-#[derive(Debug, Clone)]
 pub struct Start {
+    /// The right to carry the command out.
+    pub turn: Turn,
     /// The run, which follows from the command.
     pub run: RunId,
     /// For which order.
@@ -166,6 +170,16 @@ pub struct Look {
     pub at_work: bool,
     /// Since when it is free; absent while a run is in it or its instruments are asked.
     pub free_since: Option<Instant>,
+}
+
+impl Look {
+    /// What it would tell of its state.
+    pub fn state(self) -> What {
+        match self.parked {
+            Some(reason) if !self.at_work => What::Parked { reason },
+            _ => What::Nest { busy: self.run.is_some() },
+        }
+    }
 }
 
 /// A nest's address.
@@ -381,7 +395,9 @@ impl Keeper {
 
     async fn start(&mut self, start: Start) -> Result<RunId, StartError> {
         if let Some(known) = self.shared.units.find(start.run)? {
-            return same(&known.opened, &start, &self.name);
+            let run = same(&known.opened, &start, &self.name)?;
+            start.turn.commit(None).await?;
+            return Ok(run);
         }
         if self.draining {
             return Err(StartError::Draining);
@@ -425,7 +441,7 @@ impl Keeper {
             values,
         };
         let place = self.shared.orders.reserve(&run)?;
-        self.shared.journal.append(Record::RunOpened(run.clone())).await?;
+        start.turn.commit(Some(Record::RunOpened(run.clone()))).await?;
         self.shared.events.tell_nest(&self.name, true);
         let open = OpenRun {
             phase: Phase::Between { run: run.clone(), done: None },

@@ -7,7 +7,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use factory_journal::{Journal, JournalError};
+use factory_journal::JournalError;
 use factory_proto::{
     disposition::Disposition,
     ids::{OrderId, RecipeName, Serial},
@@ -20,6 +20,7 @@ pub mod tally;
 use crate::{
     attestations::{Attestations, NotAttested},
     books::{Books, Order},
+    commands::{Turn, to_the_end},
     history::Past,
     recipe::{RecipeKey, template::Values},
     record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
@@ -188,7 +189,6 @@ pub enum OrderError {
 /// All work orders; cheap to clone.
 #[derive(Clone)]
 pub struct Orders {
-    journal: Arc<Journal<Record>>,
     units: Units,
     attestations: Attestations,
     state: Arc<Mutex<State>>,
@@ -211,47 +211,63 @@ struct State {
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
-    pub fn new(
-        journal: Arc<Journal<Record>>,
-        units: Units,
-        attestations: Attestations,
-        books: Books,
-        lists: &Path,
-    ) -> Self {
+    pub fn new(units: Units, attestations: Attestations, books: Books, lists: &Path) -> Self {
         let Books { orders, quarantined, .. } = books;
         let (lists_read, running) = (HashMap::new(), HashMap::new());
         let state = State { orders, lists: lists_read, quarantined, running, closing: None };
         let state = Arc::new(Mutex::new(state));
         let (opening, reconciling) = (Arc::default(), Arc::default());
-        Self { journal, units, attestations, state, lists: lists.into(), opening, reconciling }
+        Self { units, attestations, state, lists: lists.into(), opening, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
     /// The signer must follow it first: `signed` is how the brand owner signed it. `list` is the one whose digest
-    /// `wanted` has. Its CA must be registered with `account`, or with any where that is absent.
+    /// `wanted` has. Its CA must be registered with `account`, or with any where that is absent. May be given up while the
+    /// signer is asked; from then on it goes to its end.
     pub async fn open(
         &self,
+        turn: Turn,
         mut wanted: OrderOpened,
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
         account: Option<&str>,
     ) -> Result<Order, OrderError> {
-        let _alone = self.opening.lock().await;
+        if turn.is_again() {
+            return self.get(&wanted.order);
+        }
         let ordered = signer.open_order(signed).await?;
         check_signed(&wanted, &ordered)?;
         self.attestations.check(&ordered.ca_fingerprint, account)?;
         wanted.quota = Some(ordered.quota);
+        let (orders, alone) = (self.clone(), self.opening.clone().lock_owned().await);
+        to_the_end(async move {
+            let opened = orders.open_signed(&turn, wanted, list).await;
+            drop(alone);
+            opened
+        })
+        .await
+    }
+
+    async fn open_signed(
+        &self,
+        turn: &Turn,
+        wanted: OrderOpened,
+        list: Option<UnitList>,
+    ) -> Result<Order, OrderError> {
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
             Some(known) if !known.opened.is_same(&wanted) => Err(OrderError::Differs(wanted.order)),
-            Some(known) => Ok(known),
+            Some(known) => {
+                turn.commit(None).await?;
+                Ok(known)
+            }
             None => {
                 // Kept first: an order whose list is lost takes no units.
                 if let Some(list) = &list {
                     list.keep(&self.lists, &wanted.order)?;
                 }
-                self.journal.append(Record::OrderOpened(wanted.clone())).await?;
+                turn.commit(Some(Record::OrderOpened(wanted.clone()))).await?;
                 let order = Order { opened: wanted, passed: 0, moved: None };
                 let mut state = self.lock();
                 state.orders.insert(order.opened.order.clone(), order.clone());
@@ -376,26 +392,33 @@ impl Orders {
     }
 
     /// Lets a unit be started again that was set aside or failed, durably. The same command once more changes nothing.
-    pub async fn release(&self, released: UnitReleased) -> Result<(), OrderError> {
+    pub async fn release(&self, turn: &Turn, released: UnitReleased) -> Result<(), OrderError> {
         let _alone = self.opening.lock().await;
         if self.units.was_released(&released.serial, released.command)? {
+            turn.commit(None).await?;
             return Ok(());
         }
         let failed = self.units.history(&released.serial, None)?.past == Past::Failed;
         if !failed && !self.lock().quarantined.contains_key(&released.serial) {
             return Err(OrderError::NothingToRelease(released.serial));
         }
-        self.journal.append(Record::UnitReleased(released.clone())).await?;
+        turn.commit(Some(Record::UnitReleased(released.clone()))).await?;
         self.lock().quarantined.remove(&released.serial);
         Ok(())
     }
 
     /// Keeps what became of a unit, and tells the signer first. The same command once more changes nothing.
-    pub async fn dispose(&self, disposed: UnitDisposed, signer: &Signer) -> Result<(), OrderError> {
+    pub async fn dispose(
+        &self,
+        turn: &Turn,
+        disposed: UnitDisposed,
+        signer: &Signer,
+    ) -> Result<(), OrderError> {
         let _alone = self.opening.lock().await;
         let UnitDisposed { command, serial, disposition } = &disposed;
         let before = self.units.disposition(serial)?;
         if before.as_ref().is_some_and(|before| before.command == *command) {
+            turn.commit(None).await?;
             return Ok(());
         }
         if before.is_some_and(|before| before.disposition == Disposition::Scrapped) {
@@ -414,7 +437,7 @@ impl Orders {
         if let Some(issuance) = signer.known_of(&self.units.issuances(serial)?).await?.live {
             signer.dispose(issuance, *disposition).await?;
         }
-        self.journal.append(Record::UnitDisposed(disposed)).await?;
+        turn.commit(Some(Record::UnitDisposed(disposed))).await?;
         Ok(())
     }
 

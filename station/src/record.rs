@@ -22,7 +22,7 @@ use crate::{recipe::template::Values, step::Step};
 mod cbor;
 mod command;
 
-pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded, key};
+pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +111,9 @@ pub enum Record {
     /// Somebody has said whether a CA is registered with an account.
     #[n(40)]
     RegistrationAttested(#[n(0)] RegistrationAttested),
+    /// A command was carried out; what it did is told by the record before it, where it did anything.
+    #[n(31)]
+    CommandDone(#[n(0)] CommandDone),
 }
 
 /// What checkpoints are found by in the journal's index of runs; no run has such an id.
@@ -119,6 +122,11 @@ pub const CHECKPOINTS: &str = "checkpoint";
 pub const HEADS: &str = "head";
 /// What refused reports are found by there.
 pub const REFUSALS: &str = "refusal";
+
+/// What a command is found by there.
+pub fn command_key(command: Uuid) -> String {
+    format!("command {command}")
+}
 
 impl Record {
     /// The run whose story it continues.
@@ -133,6 +141,7 @@ impl Record {
             | Self::Checkpoint(_)
             | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
+            | Self::CommandDone(_)
             | Self::ReportRefused(_)
             | Self::CallAudited(_) => None,
             Self::RunOpened(opened) => Some(opened.run),
@@ -178,15 +187,16 @@ impl factory_journal::Record for Record {
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::OrderMoved(moved) => Keys {
                 order: Some(moved.order.to_string()),
-                run: Some(key(moved.command)),
+                run: Some(command_key(moved.command)),
                 ..Keys::default()
             },
-            Self::NestCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
-            Self::RecipeCommanded(it) => Keys { run: Some(key(it.command)), ..Keys::default() },
+            Self::NestCommanded(it) => Keys { run: Some(command_key(it.command)), ..Keys::default() },
+            Self::RecipeCommanded(it) => Keys { run: Some(command_key(it.command)), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
             Self::RegistrationAttested(_) => Keys::default(),
             // Found by going through the log from a time on: an index of what comes with each command would never end.
             Self::CallAudited(_) => Keys::default(),
+            Self::CommandDone(done) => Keys { run: Some(command_key(done.command)), ..Keys::default() },
         }
     }
 }
@@ -434,6 +444,20 @@ pub struct ChipSeen {
     /// The bytes at the recipe's `unique-id`.
     #[cbor(n(1), with = "minicbor::bytes")]
     pub chip: Vec<u8>,
+}
+
+/// A command was carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CommandDone {
+    /// Its id, chosen by the caller.
+    #[cbor(n(0), with = "cbor::text")]
+    pub command: Uuid,
+    /// The call that brought it, as in `StartUnit`.
+    #[n(1)]
+    pub call: String,
+    /// SHA-256 of what it asked for: the call's message without the id, encoded.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub digest: [u8; 32],
 }
 
 /// What all records up to some point come to, so that nobody has to read them again.

@@ -33,6 +33,7 @@ pub use window::Absurd;
 use window::{Sent, WINDOW, Window};
 
 use crate::{
+    contact::Contact,
     place::Way,
     record::{Record, ReportRefused},
     rpc::wire,
@@ -72,6 +73,8 @@ pub struct Uplink {
     pub journal: Arc<Journal<Record>>,
     /// What waits.
     pub backlog: Backlog,
+    /// Whether the controller answers.
+    pub contact: Contact,
 }
 
 /// What is known of a report that made the controller end the stream.
@@ -109,7 +112,9 @@ impl Uplink {
                 pause = pauses.build();
             }
             let retry_in = pause.next().unwrap_or(LONGEST_PAUSE);
-            warn!(reason = factory_fixtures::fault::chain(&lost), ?retry_in, "results wait");
+            let reason = factory_fixtures::fault::chain(&lost);
+            warn!(reason, ?retry_in, "results wait");
+            self.contact.is_away(&reason);
             tokio::select! {
                 () = sleep(retry_in) => {}
                 () = stop.cancelled() => return,
@@ -120,6 +125,7 @@ impl Uplink {
     /// One connection, from the first unacknowledged report on. Ends only by losing it.
     async fn connection(&self, window: &mut Window) -> Result<Infallible, UplinkError> {
         let channel = self.controller.connect().await?;
+        self.contact.answered();
         let mut news = self.journal.follow(self.journal.cursor(RECEIVER).next());
         // A controller may answer the call only after the first message, so there has to be one.
         let (first, request) = next_report(&self.station, &mut news).await?;

@@ -5,8 +5,10 @@ use std::{
     collections::{BTreeMap, HashSet},
     pin::Pin,
     sync::Arc,
+    time::SystemTime,
 };
 
+use factory_journal::JournalError;
 use factory_proto::{
     ids::{NestName, OrderId},
     station::{self as messages, ErrorReason, station_server},
@@ -17,8 +19,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     callers::Caller,
-    health,
-    nest::{Look, Nest, Shared, choice::Choice},
+    commands::to_the_end,
+    health::{self, parts::Parts},
+    nest::{
+        Look, Nest, Shared, Start,
+        choice::{Choice, Wanted},
+    },
     preflight,
     provenance::Trouble,
     recipe::{Recipe, RecipeError, template},
@@ -32,7 +38,9 @@ pub mod access;
 mod audit;
 mod books;
 pub mod command;
+pub mod deadline;
 mod frame;
+pub mod page;
 mod recipes;
 pub mod refusal;
 pub mod watch;
@@ -55,6 +63,12 @@ pub struct StationService {
     pub shared: Shared,
     /// Whether heads of the log are signed.
     pub provenance: Trouble,
+    /// Whether each part is well.
+    pub parts: Parts,
+    /// SHA-256 of the station file.
+    pub configuration: [u8; 32],
+    /// When the daemon was started.
+    pub started: SystemTime,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -84,9 +98,11 @@ impl station_server::Station for StationService {
             let refusal = Refusal::of(ErrorReason::StationNotReady);
             return Err(refusal.says(&format!("no work order is opened: {trouble}")));
         }
-        let (orders, signer, account) =
-            (&self.shared.orders, &self.shared.signer, recipe.provision.connection.account());
-        let order = orders.open(order, open.units, &open.signed, signer, account).await.map_err(refused)?;
+        let Shared { orders, signer, commands, .. } = &self.shared;
+        let account = recipe.provision.connection.account();
+        let turn = commands.begin(open.command).await.map_err(refused)?;
+        let order = orders.open(turn, order, open.units, &open.signed, signer, account).await;
+        let order = order.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -96,7 +112,8 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::PauseWorkOrderResponse> {
         let paused = command::pause(request.into_inner())?;
         tracing::info!(order = %paused.order, reason = paused.reason, "pause asked for");
-        let order = self.shared.orders.pause_or_resume(paused).await.map_err(refused)?;
+        let orders = self.shared.orders.clone();
+        let order = to_the_end(async move { orders.pause_or_resume(paused).await }).await.map_err(refused)?;
         Ok(Response::new(messages::PauseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -106,7 +123,9 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::ResumeWorkOrderResponse> {
         let resumed = command::resume(request.into_inner())?;
         tracing::info!(order = %resumed.order, reason = resumed.reason, "resumption asked for");
-        let order = self.shared.orders.pause_or_resume(resumed).await.map_err(refused)?;
+        let orders = self.shared.orders.clone();
+        let order =
+            to_the_end(async move { orders.pause_or_resume(resumed).await }).await.map_err(refused)?;
         Ok(Response::new(messages::ResumeWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -116,7 +135,8 @@ impl station_server::Station for StationService {
     ) -> Answer<messages::CloseWorkOrderResponse> {
         let closed = command::close(request.into_inner())?;
         tracing::info!(order = %closed.order, reason = closed.reason, "closing asked for");
-        let order = self.shared.orders.close(closed, &self.shared.signer).await.map_err(refused)?;
+        let (orders, signer) = (self.shared.orders.clone(), self.shared.signer.clone());
+        let order = to_the_end(async move { orders.close(closed, &signer).await }).await.map_err(refused)?;
         Ok(Response::new(messages::CloseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -155,7 +175,8 @@ impl station_server::Station for StationService {
         let caller = caller(&request);
         let messages::ActivateRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
         let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
-        self.shelf.activate(key, by).await.map_err(refused)?;
+        let shelf = self.shelf.clone();
+        to_the_end(async move { shelf.activate(key, by).await }).await.map_err(refused)?;
         Ok(Response::new(messages::ActivateRecipeResponse {}))
     }
 
@@ -166,7 +187,8 @@ impl station_server::Station for StationService {
         let caller = caller(&request);
         let messages::RemoveRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
         let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
-        self.shelf.remove(key, by).await.map_err(refused)?;
+        let shelf = self.shelf.clone();
+        to_the_end(async move { shelf.remove(key, by).await }).await.map_err(refused)?;
         Ok(Response::new(messages::RemoveRecipeResponse {}))
     }
 
@@ -174,12 +196,23 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
-        let (nest, start) = command::start(request.into_inner())?;
-        let started = match nest {
-            Some(name) => self.nest(&name)?.start(start).await.map(|run| (name, run)),
-            None => self.choice.start(&self.nests, start).await,
+        let start = command::StartUnit::try_from(request.into_inner())?;
+        let command::StartUnit { command, nest, order, serial, values } = start;
+        let run = RunId::of_command(command.id);
+        let nest = match nest {
+            None => {
+                let wanted = Wanted { command, run, order, serial, values };
+                self.choice.start(&self.nests, wanted).await.map_err(refused)?
+            }
+            Some(name) => {
+                let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+                if !turn.is_again() {
+                    let start = Start { turn, run, order, serial, values };
+                    self.nest(&name)?.start(start).await.map_err(refused)?;
+                }
+                name
+            }
         };
-        let (nest, run) = started.map_err(refused)?;
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string(), nest: nest.to_string() }))
     }
 
@@ -228,12 +261,19 @@ impl station_server::Station for StationService {
         request: Request<messages::AbortUnitRequest>,
     ) -> Answer<messages::AbortUnitResponse> {
         let abort = command::Abort::try_from(request.into_inner())?;
-        // Known, and over already: nothing is left to abort.
         let unit = self.find(abort.run)?;
-        if let Some(nest) = self.nests.get(&unit.opened.nest).filter(|_| unit.closed.is_none()) {
-            tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
-            nest.abort(abort.run, abort.reason).await;
-        }
+        let turn = self.shared.commands.begin(abort.command).await.map_err(refused)?;
+        let nest = self.nests.get(&unit.opened.nest).cloned();
+        to_the_end(async move {
+            // Known, and over already: nothing is left to abort.
+            if let Some(nest) = nest.filter(|_| unit.closed.is_none()) {
+                tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
+                nest.abort(abort.run, abort.reason).await;
+            }
+            turn.commit(None).await
+        })
+        .await
+        .map_err(refused)?;
         Ok(Response::new(messages::AbortUnitResponse {}))
     }
 
@@ -241,9 +281,13 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ReleaseUnitRequest>,
     ) -> Answer<messages::ReleaseUnitResponse> {
-        let released = command::release(request.into_inner())?;
-        tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
-        self.shared.orders.release(released).await.map_err(refused)?;
+        let (command, released) = command::release(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(serial = %released.serial, reason = released.reason, "release asked for");
+            let orders = self.shared.orders.clone();
+            to_the_end(async move { orders.release(&turn, released).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::ReleaseUnitResponse {}))
     }
 
@@ -251,9 +295,16 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::DisposeUnitRequest>,
     ) -> Answer<messages::DisposeUnitResponse> {
-        let disposed = command::dispose(&request.into_inner())?;
-        tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
-        self.shared.orders.dispose(disposed, &self.shared.signer).await.map_err(refused)?;
+        let (command, disposed) = command::dispose(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(serial = %disposed.serial, disposition = %disposed.disposition, "disposed");
+            let (orders, signer) = (self.shared.orders.clone(), self.shared.signer.clone());
+            // The signer and the log shall say the same, so it is not given up between the two.
+            to_the_end(async move { orders.dispose(&turn, disposed, &signer).await })
+                .await
+                .map_err(refused)?;
+        }
         Ok(Response::new(messages::DisposeUnitResponse {}))
     }
 
@@ -271,11 +322,12 @@ impl station_server::Station for StationService {
         request: Request<messages::ListUnitsRequest>,
     ) -> Answer<messages::ListUnitsResponse> {
         let list = command::List::try_from(request.into_inner())?;
-        let (units, next) =
-            self.shared.units.page(list.order.as_ref(), list.from, list.size).map_err(refused)?;
+        let units = self.shared.units.clone();
+        let page = spawn_blocking(move || list.selection.page(&units, list.from, list.size)).await;
+        let page = page.unwrap_or(Err(JournalError::Closed)).map_err(refused)?;
         Ok(Response::new(messages::ListUnitsResponse {
-            units: units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
-            next_page_token: next.map_or_else(String::new, |next| next.get().to_string()),
+            units: page.units.iter().map(|unit| wire::unit(&self.name, unit)).collect(),
+            next_page_token: page.next.map_or_else(String::new, |next| list.digest.token(next)),
         }))
     }
 
@@ -283,9 +335,13 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::AttestRegistrationRequest>,
     ) -> Answer<messages::AttestRegistrationResponse> {
-        let stated = command::attest(request.into_inner())?;
-        tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
-        self.shared.attestations.attest(stated).await.map_err(refused)?;
+        let (command, stated) = command::attest(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            tracing::info!(account = stated.account, registered = stated.registered, "registration attested");
+            let attestations = self.shared.attestations.clone();
+            to_the_end(async move { attestations.attest(&turn, stated).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::AttestRegistrationResponse {}))
     }
 
@@ -354,6 +410,10 @@ impl station_server::Station for StationService {
             provenance_trouble: self.provenance.get().unwrap_or_default(),
             refused_results: standing.refused.iter().map(wire::refused).collect(),
             journal_trouble: health::journal_trouble(&self.shared.journal).unwrap_or_default(),
+            configuration_digest: self.configuration.into(),
+            started: Some(self.started.into()),
+            parts: self.parts.all().into_iter().map(wire::part).collect(),
+            last_sequence: self.shared.journal.last().get(),
             caller: request.extensions().get().map(wire::caller),
         }))
     }

@@ -11,13 +11,14 @@ use factory_proto::{
         OpenOrderRequest, SignHeadRequest, signer_client::SignerClient,
     },
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 use tonic_types::StatusExt;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
+    contact::Contact,
     place::{Place, TlsError},
     record::{HeadSigned, IssuanceAsked, Quota},
 };
@@ -33,6 +34,9 @@ const PATIENCE: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_millis(800))
     .with_max_times(6);
+
+// A signer that says nothing for so long hangs; certificates are waited for as long as their step may take.
+const ANSWER: Duration = Duration::from_secs(10);
 
 type Client = SignerClient<InterceptedService<Channel, KeptHead>>;
 
@@ -112,6 +116,7 @@ pub struct Signer {
     place: Arc<Place>,
     client: Client,
     head: KeptHead,
+    contact: Contact,
 }
 
 impl Signer {
@@ -122,7 +127,12 @@ impl Signer {
     pub fn at(place: Place, state: &Path) -> Result<Self, TlsError> {
         let head = KeptHead::read(state);
         let client = SignerClient::with_interceptor(place.way()?.connect_lazily(), head.clone());
-        Ok(Self { place: Arc::new(place), client, head })
+        Ok(Self { place: Arc::new(place), client, head, contact: Contact::default() })
+    }
+
+    /// Whether it answers.
+    pub fn contact(&self) -> &Contact {
+        &self.contact
     }
 
     /// Asks for the certificate of an issuance, again where the signer was away for a moment: the same issuance with
@@ -140,7 +150,7 @@ impl Signer {
             let request = request.clone();
             async move { client.issue(request).await }
         };
-        let issued = self.patiently(issue).await?;
+        let issued = self.patiently(Duration::MAX, issue).await?;
         Ok(Certified { certificate: issued.certificate, issuers: issued.issuers })
     }
 
@@ -169,7 +179,7 @@ impl Signer {
             let request = request.clone();
             async move { client.open_order(request).await }
         };
-        let order = self.patiently(open).await?;
+        let order = self.patiently(ANSWER, open).await?;
         let quota = Quota {
             product: order.product,
             quantity: order.quantity,
@@ -189,7 +199,7 @@ impl Signer {
     /// The certificate of the CA that signs here, DER.
     pub async fn ca_certificate(&self) -> Result<Vec<u8>, SignerError> {
         let describe = |mut client: Client| async move { client.describe(DescribeRequest {}).await };
-        Ok(self.patiently(describe).await?.ca_certificate)
+        Ok(self.patiently(ANSWER, describe).await?.ca_certificate)
     }
 
     /// Tells what became of the unit of an issuance.
@@ -200,7 +210,7 @@ impl Signer {
             let request = request.clone();
             async move { client.dispose(request).await }
         };
-        self.patiently(dispose).await.map(drop)
+        self.patiently(ANSWER, dispose).await.map(drop)
     }
 
     /// What became of an issuance.
@@ -210,7 +220,7 @@ impl Signer {
             let request = request.clone();
             async move { client.lookup(request).await }
         };
-        Ok(self.patiently(lookup).await?.state())
+        Ok(self.patiently(ANSWER, lookup).await?.state())
     }
 
     /// Asks for a signature under what the log is. What comes back is not checked.
@@ -226,10 +236,11 @@ impl Signer {
             time: head.time,
         };
         let signed = self.client.clone().sign_head(request).await.map_err(|status| match status.code() {
-            Code::FailedPrecondition => SignerError::OtherHead {
-                reason: status.message().to_owned(),
-                signed_up_to: signed_up_to(&status),
-            },
+            Code::FailedPrecondition => {
+                self.contact.answered();
+                let (reason, signed_up_to) = (status.message().to_owned(), signed_up_to(&status));
+                SignerError::OtherHead { reason, signed_up_to }
+            }
             _ => self.refused(&status),
         })?;
         let signed = self.learn(signed).await;
@@ -240,15 +251,17 @@ impl Signer {
         })
     }
 
-    async fn patiently<T, F>(&self, call: impl Fn(Client) -> F) -> Result<T, SignerError>
+    /// Calls again where the signer was away for a moment; gives up one that does not answer.
+    async fn patiently<T, F>(&self, patience: Duration, call: impl Fn(Client) -> F) -> Result<T, SignerError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let mut pauses = PATIENCE.build();
         loop {
-            let refused = match call(self.client.clone()).await {
-                Ok(answer) => return Ok(self.learn(answer).await),
-                Err(status) => self.refused(&status),
+            let refused = match timeout(patience, call(self.client.clone())).await {
+                Ok(Ok(answer)) => return Ok(self.learn(answer).await),
+                Ok(Err(status)) => self.refused(&status),
+                Err(_) => return Err(self.silent()),
             };
             let (SignerError::Unreachable { reason, .. } | SignerError::TooMuch(reason)) = &refused else {
                 return Err(refused);
@@ -259,12 +272,29 @@ impl Signer {
         }
     }
 
+    fn silent(&self) -> SignerError {
+        let reason = format!("it did not answer within {} s", ANSWER.as_secs());
+        let silent = SignerError::Unreachable { place: self.place.to_string(), reason };
+        self.contact.is_away(&silent.to_string());
+        silent
+    }
+
     async fn learn<T>(&self, answer: Response<T>) -> T {
+        self.contact.answered();
         self.head.learn(answer.metadata()).await;
         answer.into_inner()
     }
 
     fn refused(&self, status: &Status) -> SignerError {
+        let refused = self.refusal(status);
+        match &refused {
+            SignerError::Unreachable { .. } => self.contact.is_away(&refused.to_string()),
+            _ => self.contact.answered(),
+        }
+        refused
+    }
+
+    fn refusal(&self, status: &Status) -> SignerError {
         let reason = status.message().to_owned();
         // What did not come from the signer has a cause: the connection, which may have broken in mid-call.
         if status.code() == Code::Unavailable || status.source().is_some() {

@@ -1,4 +1,4 @@
-//! What the journal knows of runs: one of them, or a page.
+//! What the journal knows of runs and units.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -24,8 +24,6 @@ pub struct Unit {
     /// Its result; absent while it lasts.
     pub closed: Option<Box<RunClosed>>,
 }
-
-type Entries<'a> = Box<dyn Iterator<Item = Result<Entry<Record>, JournalError>> + 'a>;
 
 /// Questions to the journal about runs.
 #[derive(Clone)]
@@ -103,8 +101,8 @@ impl Units {
     /// The units of which there was a run in an order.
     pub fn serials(&self, order: &OrderId) -> Result<BTreeSet<Serial>, JournalError> {
         let mut serials = BTreeSet::new();
-        for entry in self.of_order(Some(order), Sequence::START)? {
-            if let Record::RunOpened(opened) = entry?.record {
+        for sequence in self.0.by_order(order.as_str())? {
+            if let Some(Record::RunOpened(opened)) = self.0.get(sequence)?.map(|entry| entry.record) {
                 serials.insert(opened.serial);
             }
         }
@@ -119,7 +117,9 @@ impl Units {
 
     /// What a command has made true, if it was carried out.
     pub fn commanded(&self, command: Uuid) -> Result<Option<Record>, JournalError> {
-        let Some(first) = self.0.by_run(&record::key(command))?.first().copied() else { return Ok(None) };
+        let Some(first) = self.0.by_run(&record::command_key(command))?.first().copied() else {
+            return Ok(None);
+        };
         Ok(self.0.get(first)?.map(|entry| entry.record))
     }
 
@@ -154,38 +154,9 @@ impl Units {
         Ok(sequences.filter_map(|sequence| self.0.get(sequence).transpose()).map(|entry| Ok(entry?.record)))
     }
 
-    /// At most `size` runs whose first record lies at `from` or later, oldest first, and where the next
-    /// page begins.
-    pub fn page(
-        &self,
-        order: Option<&OrderId>,
-        from: Sequence,
-        size: usize,
-    ) -> Result<(Vec<Unit>, Option<Sequence>), JournalError> {
-        let mut page = Vec::new();
-        for entry in self.of_order(order, from)? {
-            let entry = entry?;
-            let Record::RunOpened(opened) = entry.record else { continue };
-            if page.len() == size {
-                return Ok((page, Some(entry.sequence)));
-            }
-            page.extend(self.find(opened.run)?);
-        }
-        Ok((page, None))
-    }
-
-    fn of_order(&self, order: Option<&OrderId>, from: Sequence) -> Result<Entries<'_>, JournalError> {
-        Ok(match order {
-            None => Box::new(self.0.read(from)),
-            Some(order) => {
-                let sequences = self.0.by_order(order.as_str())?.into_iter();
-                Box::new(
-                    sequences
-                        .filter(move |sequence| *sequence >= from)
-                        .filter_map(|sequence| self.0.get(sequence).transpose()),
-                )
-            }
-        })
+    /// What it answers from.
+    pub fn journal(&self) -> &Journal<Record> {
+        &self.0
     }
 }
 

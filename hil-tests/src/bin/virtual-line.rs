@@ -15,12 +15,9 @@ use factory_hil_tests::{
         controller::Controller,
         line::{self, Assembly},
     },
-    rig::{Rig, free_address},
+    rig::{MES, Rig, free_address},
 };
-use factory_proto::station::{
-    Disposition, Outcome, Unit, WatchEventsResponse, station_client::StationClient,
-    watch_events_response::Event,
-};
+use factory_proto::station::{Disposition, Outcome, Unit, WatchEventsResponse, watch_events_response::Event};
 
 const NESTS: [&str; 4] = ["A", "B", "C", "D"];
 const BOARDS: u32 = 12;
@@ -55,8 +52,10 @@ async fn main() -> anyhow::Result<()> {
     let serving = tokio::spawn(controller.clone().serve(address));
     println!("setting up {} nests, a token with a CA, and a station in {}", NESTS.len(), folder.display());
     let mut rig = Rig::build(&folder, &programs, &NESTS, &format!("http://{address}"))?;
+    rig.secure()?;
     rig.start_signer()?;
     rig.start_station()?;
+    println!("the MES calls {} over mutual TLS, as {MES}", rig.station);
     println!("the station at rest holds {} KiB of memory", rig.station_memory()?);
 
     let begun = Instant::now();
@@ -97,7 +96,7 @@ fn board(rig: &Rig, number: u32) -> anyhow::Result<Assembly> {
 
 /// The MES says what became of each unit; gives the signer's books then.
 async fn settle(rig: &Rig, units: &[Unit]) -> anyhow::Result<String> {
-    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let mut station = rig.connect().await?;
     for unit in units {
         let good = unit.outcome() == Outcome::Pass;
         let disposition = if good { Disposition::Shipped } else { Disposition::Scrapped };

@@ -68,7 +68,7 @@ pub async fn make(
     boards: Vec<Assembly>,
     mut show: impl FnMut(&WatchEventsResponse),
 ) -> anyhow::Result<()> {
-    let mut station = StationClient::connect(rig.station.clone()).await?;
+    let mut station = rig.connect().await?;
     open(rig, &mut station, order, u32::try_from(boards.len())?).await?;
 
     let mut waiting: VecDeque<Assembly> = boards.into();

@@ -187,7 +187,8 @@ impl<R: Record> Journal<R> {
 
     /// The durable records from `from` on, oldest first. Blocks while it reads; ends at the first error in the log.
     pub fn read(&self, from: Sequence) -> impl Iterator<Item = Result<Entry<R>, JournalError>> {
-        let (mut frames, mut failure) = match self.shared.store.read(from, self.last()) {
+        let Shared { store, index, .. } = &*self.shared;
+        let (mut frames, mut failure) = match find_frames(store, index, from, self.last()) {
             Ok(frames) => (Some(frames), None),
             Err(failure) => (None, Some(Err(failure))),
         };
@@ -264,8 +265,21 @@ impl<R: Record> Journal<R> {
         from: SystemTime,
         until: SystemTime,
     ) -> Result<impl Iterator<Item = Result<Entry<R>, JournalError>>, JournalError> {
+        self.by_time_from(Sequence::START, from, until)
+    }
+
+    /// Of the records of a period, those from `begin` on; else as [`Journal::by_time`].
+    ///
+    /// # Errors
+    /// Reading fails.
+    pub fn by_time_from(
+        &self,
+        begin: Sequence,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<impl Iterator<Item = Result<Entry<R>, JournalError>>, JournalError> {
         let Shared { store, index, .. } = &*self.shared;
-        let mut period = Period::find(store, index, nanos(from)..nanos(until), self.last())?;
+        let mut period = Period::find(store, index, nanos(from)..nanos(until), begin..=self.last())?;
         Ok(iter::from_fn(move || period.step().transpose()))
     }
 

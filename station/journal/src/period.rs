@@ -4,7 +4,7 @@
 //! committed in the same minute, and what lies in them is read.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::error::JournalError;
@@ -33,11 +33,18 @@ impl Period {
         store: &Arc<Store>,
         index: &Arc<Index>,
         times: Range<u64>,
-        until: Sequence,
+        records: RangeInclusive<Sequence>,
     ) -> Result<Self, JournalError> {
-        let starts = if times.is_empty() { Vec::new() } else { index.stretches(times.start, times.end)? };
+        let (next, until) = records.into_inner();
+        let mut starts =
+            if times.is_empty() { Vec::new() } else { index.stretches(times.start, times.end)? };
+        // The first record may lie in the last stretch that begins before it.
+        let before = starts.partition_point(|start| *start < next);
+        if let Some(last) = before.checked_sub(1) {
+            starts[last] = next;
+        }
         let (store, index) = (Arc::clone(store), Arc::clone(index));
-        Ok(Self { store, index, times, until, starts: starts.into(), frames: None, next: Sequence::START })
+        Ok(Self { store, index, times, until, starts: starts.into(), frames: None, next })
     }
 
     /// The next record of the period.

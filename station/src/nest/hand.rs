@@ -176,6 +176,7 @@ mod tests {
     use crate::{
         attestations::{Attestations, Statements},
         books::Books,
+        commands::Commands,
         config::{ConsoleSettings, NestSettings},
         events::Events,
         nest::{Nest, Shared},
@@ -202,17 +203,12 @@ mod tests {
     fn shared(state: &std::path::Path) -> Shared {
         let journal = Arc::new(Journal::open(state, Options::default()).unwrap());
         let units = Units::new(journal.clone());
-        let attestations = Attestations::new(journal.clone(), Statements::default());
+        let attestations = Attestations::new(Statements::default());
         Shared {
             backlog: Backlog::count(&journal).unwrap(),
-            orders: Orders::new(
-                journal.clone(),
-                units.clone(),
-                attestations.clone(),
-                Books::default(),
-                &state.join("orders"),
-            ),
+            orders: Orders::new(units.clone(), attestations.clone(), Books::default(), &state.join("orders")),
             attestations,
+            commands: Commands::new(journal.clone()),
             units,
             signer: Signer::at(Place::Socket(state.join("no.sock")), state).unwrap(),
             events: Events::new(journal.clone()),

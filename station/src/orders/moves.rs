@@ -72,7 +72,7 @@ impl Orders {
     }
 
     async fn keep_move(&self, moved: OrderMoved) -> Result<Order, OrderError> {
-        self.journal.append(Record::OrderMoved(moved.clone())).await?;
+        self.units.journal().append(Record::OrderMoved(moved.clone())).await?;
         let mut state = self.lock();
         if let Some(order) = state.orders.get_mut(&moved.order) {
             order.moved = Some(moved.clone());

@@ -150,7 +150,7 @@ impl Orders {
         self.get(order)?;
         let list = self.unit_list(order)?;
         // In this order: whatever the signer has, was in the log before.
-        let before = self.journal.last();
+        let before = self.units.journal().last();
         let books = signer.books(order).await?;
         let (units, order) = (self.units.clone(), order.clone());
         let made = spawn_blocking(move || {

@@ -8,11 +8,6 @@ use uuid::Uuid;
 
 use super::cbor;
 
-/// What the record of a command is found by in the journal's index of runs; no run has such an id.
-pub fn key(command: Uuid) -> String {
-    format!("command {command}")
-}
-
 /// Whether an order starts units. The numbers are for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum OrderState {

@@ -326,3 +326,6 @@ fn too_large(length: usize, largest: usize) -> Status {
 pub fn method(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 
 use factory_journal::Sequence;
 use factory_proto::{
-    ids::{NestName, OrderId, RecipeName},
+    ids::{NestName, OrderId, RecipeName, Serial},
+    outcome::Outcome,
     station::{self as messages, EventKind},
 };
 use prost_types::Timestamp;
@@ -11,17 +12,19 @@ use tonic::Status;
 use uuid::Uuid;
 
 use super::{
+    page::ListDigest,
     refusal::Refusal,
     watch::{Filter, Wanted},
 };
 use crate::{
-    nest::Start,
+    commands::{Command, Contents},
+    listing::Selection,
     recipe::{RecipeKey, template::Values},
     record::{
         NestAct, NestCommanded, OrderMoved, OrderState, RegistrationAttested, RunId, UnitDisposed,
         UnitReleased,
     },
-    shelf::Command,
+    shelf,
     unit_list::UnitList,
     yields::survey::Asked,
 };
@@ -42,11 +45,6 @@ impl Fields {
         self.check(name, text.parse())
     }
 
-    fn time(&mut self, name: &str, time: Option<Timestamp>) -> Option<Option<SystemTime>> {
-        let Some(time) = time else { return Some(None) };
-        self.check(name, SystemTime::try_from(time)).map(Some)
-    }
-
     fn check<T>(&mut self, name: &str, value: Result<T, impl Display>) -> Option<T> {
         value.map_err(|error| self.0.push((name.to_owned(), error.to_string()))).ok()
     }
@@ -54,6 +52,12 @@ impl Fields {
     /// What may be left empty.
     fn optional<T: FromStr<Err: Display>>(&mut self, name: &str, text: &str) -> Option<Option<T>> {
         if text.is_empty() { Some(None) } else { self.parse(name, text).map(Some) }
+    }
+
+    fn time(&mut self, name: &str, time: Option<&Timestamp>) -> Option<Option<SystemTime>> {
+        let Some(time) = time else { return Some(None) };
+        let time = SystemTime::try_from(*time).ok().filter(|time| *time >= SystemTime::UNIX_EPOCH);
+        self.check(name, time.ok_or("is no time since 1970")).map(Some)
     }
 
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
@@ -72,6 +76,12 @@ impl Fields {
             return self.check("reason", Err("must say why"));
         }
         self.reason(reason)
+    }
+
+    /// The command that a call brings.
+    fn command<C: factory_proto::command::Command>(&mut self, request: &mut C) -> Option<Command> {
+        let id: Option<Uuid> = self.parse("command_id", &request.id().clone());
+        Some(Contents::of(request).command(id?))
     }
 
     fn reason(&mut self, reason: String) -> Option<String> {
@@ -96,11 +106,16 @@ impl Fields {
                 self.check("page_token", from.ok_or("is not from an answer of this station"))
             }
         };
+        let size = self.page_size(size);
+        Some(Page { from: from?, size: size? })
+    }
+
+    fn page_size(&mut self, size: u32) -> Option<usize> {
         let size = match size {
             0 => Some(100),
             size => self.range("page_size", size, 1, LARGEST_PAGE),
         };
-        Some(Page { from: from?, size: usize::try_from(size?).ok()? })
+        usize::try_from(size?).ok()
     }
 
     /// The command, or INVALID_ARGUMENT with all complaints. A part is missing only after a complaint.
@@ -114,6 +129,8 @@ impl Fields {
 
 /// Open a work order.
 pub struct OpenOrder {
+    /// The command.
+    pub command: Command,
     /// Its id.
     pub order: OrderId,
     /// What is to be made.
@@ -130,9 +147,9 @@ pub struct OpenOrder {
 
 impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
     type Error = Status;
-    fn try_from(request: messages::OpenWorkOrderRequest) -> Result<Self, Status> {
+    fn try_from(mut request: messages::OpenWorkOrderRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+        let command = fields.command(&mut request);
         let order = fields.parse("work_order", &request.work_order);
         let recipe = fields.parse("recipe", &request.recipe);
         let digest = match &request.recipe_digest[..] {
@@ -147,9 +164,9 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
             list => fields.check("unit_list", UnitList::read(list)).map(Some),
         };
         let open = || {
-            command?;
-            let (order, recipe, quantity) = (order?, recipe?, quantity?);
-            Some(Self { order, recipe, digest: digest?, quantity, signed: signed?, units: units? })
+            let (command, order, recipe) = (command?, order?, recipe?);
+            let (digest, quantity) = (digest?, quantity?);
+            Some(Self { command, order, recipe, digest, quantity, signed: signed?, units: units? })
         };
         fields.finish(open())
     }
@@ -219,25 +236,38 @@ impl TryFrom<messages::ReconcileWorkOrderRequest> for Reconcile {
     }
 }
 
-/// Which unit to start, and in which nest, if that was said.
-pub fn start(request: messages::StartUnitRequest) -> Result<(Option<NestName>, Start), Status> {
-    let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
-    let order = fields.parse("work_order", &request.work_order);
-    let serial = fields.parse("serial", &request.serial);
-    let nest = match request.nest.as_str() {
-        "" => Some(None),
-        nest => fields.parse("nest", nest).map(Some),
-    };
-    let mut values = Values::default();
-    for (name, value) in &request.values {
-        fields.check(&format!("values[{name:?}]"), values.add(name, value));
+/// Start a unit.
+pub struct StartUnit {
+    /// The command.
+    pub command: Command,
+    /// In which nest, if that was said.
+    pub nest: Option<NestName>,
+    /// For which order.
+    pub order: OrderId,
+    /// Which board.
+    pub serial: Serial,
+    /// What it is given for itself.
+    pub values: Values,
+}
+
+impl TryFrom<messages::StartUnitRequest> for StartUnit {
+    type Error = Status;
+    fn try_from(mut request: messages::StartUnitRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let command = fields.command(&mut request);
+        let order = fields.parse("work_order", &request.work_order);
+        let serial = fields.parse("serial", &request.serial);
+        let nest = match request.nest.as_str() {
+            "" => Some(None),
+            nest => fields.parse("nest", nest).map(Some),
+        };
+        let mut values = Values::default();
+        for (name, value) in &request.values {
+            fields.check(&format!("values[{name:?}]"), values.add(name, value));
+        }
+        let start = || Some(Self { command: command?, nest: nest?, order: order?, serial: serial?, values });
+        fields.finish(start())
     }
-    let start = || {
-        let run = RunId::of_command(command?);
-        Some((nest?, Start { run, order: order?, serial: serial?, values }))
-    };
-    fields.finish(start())
 }
 
 /// A nest is parked, by whom the request or else the connection says.
@@ -271,11 +301,14 @@ pub fn nest(command: &str, nest: &str, act: NestAct, by: String) -> Result<NestC
 }
 
 /// A recipe comes, and who commands it.
-pub fn upload(start: &messages::UploadRecipeStart, by: String) -> Result<(RecipeName, Command), Status> {
+pub fn upload(
+    start: &messages::UploadRecipeStart,
+    by: String,
+) -> Result<(RecipeName, shelf::Command), Status> {
     let mut fields = Fields::default();
     let id = fields.parse("command_id", &start.command_id);
     let recipe = fields.parse("recipe", &start.recipe);
-    let upload = || Some((recipe?, Command { id: id?, by }));
+    let upload = || Some((recipe?, shelf::Command { id: id?, by }));
     fields.finish(upload())
 }
 
@@ -285,17 +318,19 @@ pub fn recipe(
     recipe: &str,
     digest: &[u8],
     by: String,
-) -> Result<(RecipeKey, Command), Status> {
+) -> Result<(RecipeKey, shelf::Command), Status> {
     let mut fields = Fields::default();
     let id = fields.parse("command_id", command);
     let recipe = fields.parse("recipe", recipe);
     let digest = fields.digest(digest);
-    let commanded = || Some(((recipe?, digest?), Command { id: id?, by }));
+    let commanded = || Some(((recipe?, digest?), shelf::Command { id: id?, by }));
     fields.finish(commanded())
 }
 
 /// Stop a run.
 pub struct Abort {
+    /// The command.
+    pub command: Command,
     /// Which.
     pub run: RunId,
     /// Why.
@@ -304,47 +339,54 @@ pub struct Abort {
 
 impl TryFrom<messages::AbortUnitRequest> for Abort {
     type Error = Status;
-    fn try_from(request: messages::AbortUnitRequest) -> Result<Self, Status> {
+    fn try_from(mut request: messages::AbortUnitRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let command: Option<Uuid> = fields.parse("command_id", &request.command_id);
+        let command = fields.command(&mut request);
         let run = fields.parse("run_id", &request.run_id);
         let reason = fields.reason(request.reason);
-        let abort = || {
-            command?;
-            Some(Self { run: run?, reason: reason? })
-        };
+        let abort = || Some(Self { command: command?, run: run?, reason: reason? });
         fields.finish(abort())
     }
 }
 
 /// The release of a quarantined unit.
-pub fn release(request: messages::ReleaseUnitRequest) -> Result<UnitReleased, Status> {
+pub fn release(mut request: messages::ReleaseUnitRequest) -> Result<(Command, UnitReleased), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
+    let command = fields.command(&mut request);
     let serial = fields.parse("serial", &request.serial);
     if request.reason.trim().is_empty() {
         fields.check::<()>("reason", Err("must say what was done to the unit"));
     }
     let reason = fields.reason(request.reason);
     let reworked = request.reworked;
-    let release = || Some(UnitReleased { command: command?, serial: serial?, reason: reason?, reworked });
+    let release = || {
+        let command = command?;
+        let released = UnitReleased { command: command.id, serial: serial?, reason: reason?, reworked };
+        Some((command, released))
+    };
     fields.finish(release())
 }
 
 /// What became of a unit.
-pub fn dispose(request: &messages::DisposeUnitRequest) -> Result<UnitDisposed, Status> {
+pub fn dispose(mut request: messages::DisposeUnitRequest) -> Result<(Command, UnitDisposed), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
+    let command = fields.command(&mut request);
     let serial = fields.parse("serial", &request.serial);
     let disposition = fields.check("disposition", request.disposition().try_into());
-    let disposed = || Some(UnitDisposed { command: command?, serial: serial?, disposition: disposition? });
+    let disposed = || {
+        let command = command?;
+        let disposed = UnitDisposed { command: command.id, serial: serial?, disposition: disposition? };
+        Some((command, disposed))
+    };
     fields.finish(disposed())
 }
 
 /// A page of runs.
 pub struct List {
-    /// Only of this order.
-    pub order: Option<OrderId>,
+    /// Of these.
+    pub selection: Selection,
+    /// Which list that is.
+    pub digest: ListDigest,
     /// From this record on.
     pub from: Sequence,
     /// At most so many.
@@ -355,14 +397,45 @@ impl TryFrom<messages::ListUnitsRequest> for List {
     type Error = Status;
     fn try_from(request: messages::ListUnitsRequest) -> Result<Self, Status> {
         let mut fields = Fields::default();
-        let order = fields.optional("work_order", &request.work_order);
-        let page = fields.page(request.page_size, &request.page_token);
-        let list = || {
-            let (order, Page { from, size }) = (order?, page?);
-            Some(Self { order, from, size })
+        let digest = ListDigest::of(&request);
+        let from = match request.page_token.as_str() {
+            "" => Some(Sequence::START),
+            token => fields.check("page_token", digest.begins(token)),
         };
+        let size = fields.page_size(request.page_size);
+        let selection = selection(&mut fields, &request);
+        let list = || Some(Self { selection: selection?, digest, from: from?, size: size? });
         fields.finish(list())
     }
+}
+
+fn selection(fields: &mut Fields, request: &messages::ListUnitsRequest) -> Option<Selection> {
+    let order = fields.optional("work_order", &request.work_order);
+    let serial = fields.optional("serial", &request.serial);
+    let nest = fields.optional("nest", &request.nest);
+    let mut outcomes = Vec::new();
+    for (at, outcome) in request.outcomes.iter().enumerate().take(MOST_NESTS) {
+        let known = messages::Outcome::try_from(*outcome).ok();
+        let outcome: Option<Outcome> = known.and_then(|outcome| outcome.try_into().ok());
+        outcomes.extend(fields.check(&format!("outcomes[{at}]"), outcome.ok_or("is no outcome")));
+    }
+    let ended = match messages::RunState::try_from(request.state) {
+        Ok(messages::RunState::Unspecified) => Some(None),
+        Ok(messages::RunState::Open) => Some(Some(false)),
+        Ok(messages::RunState::Closed) => Some(Some(true)),
+        Err(_) => fields.check("state", Err("is no state of a run")),
+    };
+    let started_from = fields.time("started_from", request.started_from.as_ref());
+    let started_before = fields.time("started_before", request.started_before.as_ref());
+    Some(Selection {
+        order: order?,
+        serial: serial?,
+        nest: nest?,
+        outcomes,
+        ended: ended?,
+        started_from: started_from?,
+        started_before: started_before?,
+    })
 }
 
 /// Part of a list.
@@ -394,9 +467,11 @@ impl TryFrom<messages::ListAuditRecordsRequest> for ListAudit {
 }
 
 /// What is stated of a CA's registration.
-pub fn attest(request: messages::AttestRegistrationRequest) -> Result<RegistrationAttested, Status> {
+pub fn attest(
+    mut request: messages::AttestRegistrationRequest,
+) -> Result<(Command, RegistrationAttested), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
+    let command = fields.command(&mut request);
     let ca_fingerprint = <[u8; 32]>::try_from(request.ca_fingerprint);
     let ca_fingerprint = fields.check(
         "ca_fingerprint",
@@ -413,14 +488,16 @@ pub fn attest(request: messages::AttestRegistrationRequest) -> Result<Registrati
     let registered = request.registered;
     let time = SystemTime::now();
     let stated = || {
-        Some(RegistrationAttested {
-            command: command?,
+        let command = command?;
+        let stated = RegistrationAttested {
+            command: command.id,
             ca_fingerprint: ca_fingerprint?,
             account: account?,
             registered,
             statement: statement?,
             time,
-        })
+        };
+        Some((command, stated))
     };
     fields.finish(stated())
 }
@@ -430,8 +507,8 @@ pub fn yields(request: messages::GetYieldsRequest) -> Result<Asked, Status> {
     let mut fields = Fields::default();
     let order = fields.optional("work_order", &request.work_order);
     let nest = fields.optional("nest", &request.nest);
-    let from = fields.time("ended_from", request.ended_from);
-    let to = fields.time("ended_before", request.ended_before);
+    let from = fields.time("ended_from", request.ended_from.as_ref());
+    let to = fields.time("ended_before", request.ended_before.as_ref());
     if request.work_order.is_empty() && request.ended_from.is_none() {
         fields.check::<()>("ended_from", Err("is missing: give it, or a work_order"));
     }

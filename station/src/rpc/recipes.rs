@@ -1,6 +1,6 @@
 //! Recipes over the wire: an upload as it streams in, and what is said of those that are held.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use factory_proto::station as messages;
 use messages::upload_recipe_request::Part;
@@ -12,6 +12,7 @@ use super::{
     refusal::{Refusal, refused},
 };
 use crate::{
+    commands::to_the_end,
     recipe::Origin,
     shelf::{Command, Shelf, Shown, incoming::Incoming},
 };
@@ -24,13 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Takes in a recipe; gives its digest.
 pub async fn upload(
-    shelf: &Shelf,
+    shelf: &Arc<Shelf>,
     stream: Streaming<messages::UploadRecipeRequest>,
     caller: String,
 ) -> Result<[u8; 32], Status> {
     let slow = |_| Status::deadline_exceeded(format!("not all of it came in {} s", PATIENCE.as_secs()));
     let (incoming, by) = timeout(PATIENCE, receive(shelf, stream, caller)).await.map_err(slow)??;
-    shelf.keep(incoming, by).await.map_err(refused)
+    let shelf = shelf.clone();
+    to_the_end(async move { shelf.keep(incoming, by).await }).await.map_err(refused)
 }
 
 /// All that comes, and who sends it.

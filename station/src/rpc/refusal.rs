@@ -10,7 +10,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt as _};
 
 use crate::{
-    nest::{HandError, StartError},
+    commands::CommandError,
+    nest::{HandError, StartError, choice::ChoiceError},
     orders::OrderError,
     recipe::RecipeError,
     shelf::ShelfError,
@@ -224,6 +225,15 @@ impl Refused for OrderError {
     }
 }
 
+impl Refused for ChoiceError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Command(error) => error.refusal(),
+            Self::Start(error) => error.refusal(),
+        }
+    }
+}
+
 impl Refused for HandError {
     fn refusal(&self) -> Refusal {
         use ErrorReason as R;
@@ -292,6 +302,15 @@ impl Refused for SignerError {
             Self::TooMuch(_) => Refusal::of(R::SignerBusy),
             Self::Refused(_) | Self::Strange(_) => Refusal::of(R::SignerRefused),
             Self::OtherHead { .. } => Refusal::of(R::SignerOtherLog),
+        }
+    }
+}
+
+impl Refused for CommandError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Reused { id, .. } => Refusal::of(ErrorReason::CommandIdReused).about("command", id),
+            Self::Journal(error) => error.refusal(),
         }
     }
 }

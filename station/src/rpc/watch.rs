@@ -19,7 +19,7 @@ use super::{
     wire::event::{self, About},
 };
 use crate::{
-    events::{self, Event, Events, Watch, What},
+    events::{self, Event, Events, Watch},
     nest::Nest,
     record::{Record, RunId, RunOpened},
     units::Units,
@@ -105,11 +105,7 @@ impl Watcher {
     ) {
         for nest in nests {
             let look = nest.look().await;
-            let what = match look.parked {
-                Some(reason) if !look.at_work => What::Parked { reason },
-                _ => What::Nest { busy: look.run.is_some() },
-            };
-            self.live.add_state(nest.name(), look.run, what);
+            self.live.add_state(nest.name(), look.run, look.state());
         }
         // Only when there is place for it, what is next is looked for: until then, the newest overtakes.
         while let Ok(place) = to_watcher.reserve().await {
@@ -209,6 +205,7 @@ impl Watcher {
             | Record::RecipeCommanded(_)
             | Record::HeadSigned(_)
             | Record::RegistrationAttested(_)
+            | Record::CommandDone(_)
             | Record::CallAudited(_) => Ok(About::default()),
         }
     }

@@ -11,6 +11,7 @@ use prost_types::{Duration, Timestamp};
 use crate::{
     books::Order,
     callers::Caller,
+    health::parts::Part,
     preflight::Check,
     record::{
         CallAudited, Findings, HeadSigned, Identity, KeyRequested, NestCommanded, OrderState, Quarantine,
@@ -106,6 +107,12 @@ pub fn audited(sequence: Sequence, audited: CallAudited) -> wire::AuditRecord {
         reason: audited.reason,
         turned_away: audited.turned_away,
     }
+}
+
+/// What is known of a part of the station.
+pub fn part((part, known): (String, Part)) -> wire::PartHealth {
+    let (trouble, since) = (known.trouble.unwrap_or_default(), Some(known.since.into()));
+    wire::PartHealth { part, trouble, since }
 }
 
 fn signed_head(head: &HeadSigned) -> wire::SignedHead {

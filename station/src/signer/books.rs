@@ -10,7 +10,7 @@ use factory_proto::{
 use tonic::Code;
 use uuid::Uuid;
 
-use super::{Client, Signer, SignerError};
+use super::{ANSWER, Client, Signer, SignerError};
 
 /// As many as the signer gives at a time.
 const PAGE: u32 = 1000;
@@ -142,7 +142,7 @@ impl Signer {
                 }
             }
         };
-        self.patiently(call).await
+        self.patiently(ANSWER, call).await
     }
 }
 

@@ -121,6 +121,13 @@ impl Daemon {
         std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
+    /// Ends at once, and gives the folder back.
+    pub fn kill(mut self) -> TempDir {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
     /// Where it is for whoever holds a certificate from `pki` for `name`.
     pub fn place(&self, pki: &Pki, name: &str) -> Place {
         let files = pki.files(self.folder.path(), name);

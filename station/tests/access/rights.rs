@@ -46,8 +46,15 @@ fn the_table_holds_each_method_that_is_served_once_and_no_other() {
 #[test]
 fn the_table_says_what_each_role_is_there_for() {
     // Of what changes something; all look.
-    const OPERATORS: [&str; 6] =
-        ["StartUnit", "AbortUnit", "ParkNest", "ClearNest", "IdentifyNest", "EnableNest"];
+    const OPERATORS: [&str; 7] = [
+        "StartUnit",
+        "AbortUnit",
+        "AttestRegistration",
+        "ParkNest",
+        "ClearNest",
+        "IdentifyNest",
+        "EnableNest",
+    ];
     for right in RIGHTS {
         let (method, looks) =
             (method(right.path), !matches!(right.kind, Kind::Changes { .. } | Kind::Uploads));
@@ -59,7 +66,8 @@ fn the_table_says_what_each_role_is_there_for() {
         };
         let expected: Roles = Role::ALL.into_iter().filter(|role| may(*role)).collect();
         assert_eq!(right.roles, expected, "{method}");
-        let reads = ["Get", "List", "Watch", "Describe", "Reconcile", "Check", "ServerReflection"];
+        let reads =
+            ["Get", "List", "Watch", "Describe", "Reconcile", "RunPreflight", "Check", "ServerReflection"];
         assert_eq!(looks, reads.iter().any(|word| method.starts_with(word)), "{method}");
     }
 }

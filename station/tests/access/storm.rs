@@ -143,6 +143,7 @@ async fn send(channel: &Channel, right: Right, messages: Vec<Vec<u8>>, allowed: 
                     Code::NotFound,
                     Code::FailedPrecondition,
                     Code::AlreadyExists,
+                    Code::OutOfRange,
                     Code::Internal,
                 ],
                 (false, true) => &[Code::PermissionDenied],

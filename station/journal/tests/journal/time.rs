@@ -42,6 +42,12 @@ fn the_records_of_a_period_are_exactly_those() {
             let expected = (1..).zip(&seconds).filter(|(_, seconds)| (from..until).contains(*seconds));
             let expected: Vec<u64> = expected.map(|(number, _)| number).collect();
             assert_eq!(found, expected, "{from}..{until} of {seconds:?}");
+            for begin in [1, 2, 13, 100, 149, 200, 1000] {
+                let found = journal.by_time_from(begin.into(), at(from), at(until)).unwrap();
+                let found: Vec<_> = found.map(|entry| entry.unwrap().record.number).collect();
+                let expected: Vec<u64> = expected.iter().copied().filter(|number| *number >= begin).collect();
+                assert_eq!(found, expected, "{from}..{until} from {begin} on of {seconds:?}");
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
 use factory_proto::station::{DescribeStationRequest, WorkOrderState, station_client::StationClient};
 use tonic::transport::Channel;
 
@@ -11,6 +12,8 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
     if let Some(caller) = answer.caller {
         println!("you are taken for {}, whose roles are {}", caller.caller, caller.roles.join(", "));
     }
+    println!("station file: SHA-256 {}", HEXLOWER.encode(&answer.configuration_digest));
+    println!("last record of the log: {}", answer.last_sequence);
     let since = answer.oldest_unacknowledged.and_then(|time| SystemTime::try_from(time).ok());
     let since = since.map_or_else(String::new, |time| format!(", the oldest {} old", age(time)));
     println!("results without acknowledgement: {}{since}", answer.unacknowledged_results);
@@ -26,6 +29,11 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
     }
     if !answer.provenance_trouble.is_empty() {
         println!("no heads of the log are signed: {}", answer.provenance_trouble);
+    }
+    for part in answer.parts.iter().filter(|part| !part.trouble.is_empty()) {
+        let since = part.since.and_then(|time| SystemTime::try_from(time).ok());
+        let since = since.map_or_else(String::new, |time| format!(" for {}", age(time)));
+        println!("{} in trouble{since}: {}", part.part, part.trouble);
     }
     println!("recipes: {}", answer.recipes.join(", "));
     for nest in answer.nests {

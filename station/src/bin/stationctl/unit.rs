@@ -1,9 +1,11 @@
+use std::time::SystemTime;
+
 use clap::Args;
 use factory_proto::{
     disposition::Disposition,
     station::{
         self as messages, AbortUnitRequest, DisposeUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome,
-        ReleaseUnitRequest, StartUnitRequest, Unit, station_client::StationClient,
+        ReleaseUnitRequest, RunState, StartUnitRequest, Unit, station_client::StationClient,
     },
 };
 use tonic::transport::Channel;
@@ -162,19 +164,53 @@ pub struct List {
     /// Only runs of this work order.
     #[arg(long, default_value = "")]
     order: String,
+    /// Only runs on this unit.
+    #[arg(long, default_value = "")]
+    serial: String,
+    /// Only runs in this nest.
+    #[arg(long, default_value = "")]
+    nest: String,
+    /// Only runs that ended so: PASS, FAIL, ERROR, TIMEOUT or ABORTED; once for each.
+    #[arg(long = "outcome", value_name = "OUTCOME")]
+    outcomes: Vec<factory_proto::outcome::Outcome>,
+    /// Only runs that last.
+    #[arg(long, conflicts_with = "closed")]
+    open: bool,
+    /// Only runs that have ended.
+    #[arg(long)]
+    closed: bool,
+    /// Only runs that began then or later, as in 2026-11-25T06:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    started_from: Option<SystemTime>,
+    /// Only runs that began before then.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]
+    started_before: Option<SystemTime>,
 }
 
 impl List {
     pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
-        let mut page_token = String::new();
+        let state = match (self.open, self.closed) {
+            (true, _) => RunState::Open,
+            (_, true) => RunState::Closed,
+            _ => RunState::Unspecified,
+        };
+        let mut request = ListUnitsRequest {
+            work_order: self.order,
+            serial: self.serial,
+            nest: self.nest,
+            outcomes: self.outcomes.into_iter().map(|outcome| Outcome::from(outcome).into()).collect(),
+            state: state.into(),
+            started_from: self.started_from.map(Into::into),
+            started_before: self.started_before.map(Into::into),
+            ..ListUnitsRequest::default()
+        };
         loop {
-            let request = ListUnitsRequest { work_order: self.order.clone(), page_size: 0, page_token };
-            let page = station.list_units(request).await.map_err(refused)?.into_inner();
+            let page = station.list_units(request.clone()).await.map_err(refused)?.into_inner();
             for unit in &page.units {
                 println!("{}", line(unit));
             }
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
                 return Ok(());
             }
         }

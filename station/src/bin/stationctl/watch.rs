@@ -21,7 +21,7 @@ pub struct Watch {
     /// Only of this work order.
     #[arg(long, default_value = "")]
     order: String,
-    /// Only of this kind: run, step, progress, nest, order, unit, identity, log or recipe; once for each.
+    /// Only of this kind: run, step, progress, nest, order, unit, identity, log, recipe or command; once for each.
     #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
     kinds: Vec<EventKind>,
     /// Prints each event as a line of JSON.
@@ -57,9 +57,9 @@ impl Watch {
 
 fn kind(name: &str) -> Result<EventKind, String> {
     let known = EventKind::from_str_name(&format!("EVENT_KIND_{}", name.to_uppercase()));
-    known
-        .filter(|kind| *kind != EventKind::Unspecified)
-        .ok_or_else(|| "must be run, step, progress, nest, order, unit, identity, log or recipe".to_owned())
+    known.filter(|kind| *kind != EventKind::Unspecified).ok_or_else(|| {
+        "must be run, step, progress, nest, order, unit, identity, log, recipe or command".to_owned()
+    })
 }
 
 fn text(event: &Event) -> String {
@@ -112,6 +112,7 @@ fn text(event: &Event) -> String {
             format!("CA attested to be {not}registered with account {}", stated.account_id)
         }
         Event::CallAudited(call) => format!("call of {}, status {}", call.method, call.code),
+        Event::CommandDone(done) => format!("{} carried out, command {}", done.call, done.command_id),
         Event::CheckpointMade(made) => format!("checkpoint up to {}", made.covers),
     }
 }
@@ -160,6 +161,7 @@ fn name(event: &Event) -> &'static str {
         Event::ReportRefused(_) => "report_refused",
         Event::RegistrationAttested(_) => "registration_attested",
         Event::CallAudited(_) => "call_audited",
+        Event::CommandDone(_) => "command_done",
         Event::CheckpointMade(_) => "checkpoint_made",
     }
 }

@@ -107,9 +107,8 @@ fn each_wrong_field_is_a_violation_with_its_path() {
     };
     let no_start = |values: &[(&str, &str)]| {
         let own = values.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        command::start(StartUnitRequest { values: own.collect(), ..StartUnitRequest::default() })
-            .map(drop)
-            .unwrap_err()
+        let request = StartUnitRequest { values: own.collect(), ..StartUnitRequest::default() };
+        command::StartUnit::try_from(request).map(drop).unwrap_err()
     };
     check(no_start(&[]), &["command_id", "work_order", "serial", "nest"]);
     let named = ["command_id", "work_order", "serial", "nest", "values[\"Mac\"]"];
@@ -127,7 +126,7 @@ fn each_wrong_field_is_a_violation_with_its_path() {
     check(abort.map(drop).unwrap_err(), &["command_id", "run_id", "reason"]);
     let release = command::release(ReleaseUnitRequest::default());
     check(release.map(drop).unwrap_err(), &["command_id", "serial", "reason"]);
-    let dispose = command::dispose(&DisposeUnitRequest::default());
+    let dispose = command::dispose(DisposeUnitRequest::default());
     check(dispose.map(drop).unwrap_err(), &["command_id", "serial", "disposition"]);
     let list = command::List::try_from(ListUnitsRequest {
         page_size: 1001,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    events::What,
     recipe::template::Values,
     record::{
         ChipSeen, Findings, HeadSigned, OrderOpened, ReportRefused, RunClosed, StepPassed, StepStarted,

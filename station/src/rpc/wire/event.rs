@@ -144,6 +144,10 @@ fn record(record: &Record) -> (EventKind, Told) {
         Record::ReportRefused(report) => {
             (EventKind::Log, Told::ReportRefused(wire::ReportRefused { report: Some(refused(report)) }))
         }
+        Record::CommandDone(done) => {
+            let (command_id, call) = (done.command.to_string(), done.call.clone());
+            (EventKind::Command, Told::CommandDone(wire::CommandDone { command_id, call }))
+        }
         Record::Checkpoint(made) => {
             (EventKind::Log, Told::CheckpointMade(wire::CheckpointMade { covers: made.covers.get() }))
         }
