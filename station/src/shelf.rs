@@ -5,7 +5,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use data_encoding::HEXLOWER;
@@ -14,6 +14,7 @@ use factory_proto::ids::{OrderId, RecipeName};
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::spawn_blocking,
+    time::timeout,
 };
 use tracing::{info, warn};
 
@@ -33,6 +34,9 @@ pub mod incoming;
 pub const KEPT: usize = 64;
 /// All that is kept, in bytes; read in about a second.
 pub const ROOM: u64 = 512 * 1024 * 1024;
+
+/// So long somebody waits for an upload that is under way.
+const TURN: Duration = Duration::from_secs(20);
 
 /// Why a recipe is not taken, activated or removed; each text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -142,9 +146,10 @@ impl Shelf {
     /// Begins to take in a recipe, one at a time.
     ///
     /// # Errors
-    /// Another one is coming, or the disk takes nothing.
-    pub fn receive(&self, name: RecipeName) -> Result<Incoming, ShelfError> {
-        let alone = self.uploading.clone().try_lock_owned().map_err(|_| ShelfError::Uploading)?;
+    /// Another one comes, and takes its time; or the disk takes nothing.
+    pub async fn receive(&self, name: RecipeName) -> Result<Incoming, ShelfError> {
+        let alone = timeout(TURN, self.uploading.clone().lock_owned()).await;
+        let alone = alone.map_err(|_| ShelfError::Uploading)?;
         Incoming::begin(&self.folder, name, alone)
     }
 

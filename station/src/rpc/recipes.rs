@@ -45,7 +45,7 @@ async fn receive(
         return Err(part_refused("the first message must hold `start`"));
     };
     let (name, by) = command::upload(&start, caller)?;
-    let mut incoming = shelf.receive(name).map_err(refused)?;
+    let mut incoming = shelf.receive(name).await.map_err(refused)?;
     while let Some(part) = next(&mut stream).await? {
         let Part::Chunk(chunk) = part else {
             return Err(part_refused("`start` may come once only"));

@@ -121,7 +121,12 @@ fn memory(daemon: &Daemon) -> u64 {
 
 /// Sends them, twice each where the caller may call, and holds each answer against what it may be.
 async fn send(channel: &Channel, right: Right, messages: Vec<Vec<u8>>, allowed: bool, known: bool) {
-    let largest = if let Kind::Changes { largest } = right.kind { largest } else { 64 * 1024 };
+    let largest = match right.kind {
+        Kind::Changes { largest } => largest,
+        // Its service bounds what all of its messages come to.
+        Kind::Uploads => usize::MAX,
+        Kind::Looks | Kind::Streams => 64 * 1024,
+    };
     let mut under_way = JoinSet::new();
     for message in messages {
         if under_way.len() == AT_A_TIME {
@@ -201,7 +206,7 @@ async fn any_calls_by_the_thousand_get_their_status_and_cost_no_memory() {
                 let made = (0..MESSAGES / 2)
                     .map(|_| damage(message(&messages, &requests[right.path], &mut dice), largest, &mut dice))
                     .collect();
-                let looks = !matches!(right.kind, Kind::Changes { .. });
+                let looks = !matches!(right.kind, Kind::Changes { .. } | Kind::Uploads);
                 let allowed = name == ENGINEER || (known && looks);
                 send(&channel, *right, made, allowed, known).await;
             }
