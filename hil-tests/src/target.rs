@@ -57,6 +57,7 @@ pub fn serve(dir: &Path, device_program: &Path, ready: impl FnOnce()) -> anyhow:
         device_program: device_program.to_owned(),
         console: Console::open(&dir.join("console"))?,
         loaded: None,
+        probe_hosts: 0,
     };
     probe_server::serve(&probe_socket, handle.clone())?;
     control::serve(&control_socket, move |request: Request| handle.ask(move |nest| nest.obey(request)))?;
@@ -99,6 +100,7 @@ struct Nest {
     device_program: PathBuf,
     console: Console,
     loaded: Option<Loaded>,
+    probe_hosts: u64,
 }
 
 struct Loaded {
@@ -119,6 +121,7 @@ impl Nest {
             loaded: self.loaded.as_ref().map(|loaded| loaded.serial.clone()),
             firmware: line.firmware,
             fcc_running: line.fcc_running,
+            probe_hosts: self.probe_hosts,
             device_end: line.device_end,
         }))
     }

@@ -47,6 +47,7 @@ async fn open(rig: &Rig, station: &mut Station, order: &str, unit_list: &str) ->
         quantity: 10,
         signed_order,
         unit_list: unit_list.as_bytes().to_vec(),
+        ..OpenWorkOrderRequest::default()
     };
     station.open_work_order(request).await.map(drop)
 }

@@ -23,7 +23,7 @@ pub mod record;
 pub mod report;
 
 use accounts::Accounts;
-pub use accounts::{Account, Decision, HeadRefusal, Refusal, Standing, Voided};
+pub use accounts::{Account, Decision, HeadRefusal, Place, Refusal, Standing, Voided};
 use batch::Batch;
 pub use orders::{OrderAccount, OrderRefusal};
 use record::{Asked, Disposed, HeadSigned, Issued, OrderOpened, Record};
@@ -44,6 +44,17 @@ pub struct Claim {
     pub recipe: [u8; 32],
     /// Seconds since 1970 UTC.
     pub now: i64,
+}
+
+/// Where an issuance is reckoned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reckoned {
+    /// Its id.
+    pub issuance: String,
+    /// The name of its device.
+    pub endpoint_name: String,
+    /// In its order's books.
+    pub place: Place,
 }
 
 /// An open ledger.
@@ -166,6 +177,28 @@ impl Ledger {
     /// It is not open.
     pub fn order(&self, id: &str) -> Result<OrderAccount, OrderRefusal> {
         self.lock().order(id).cloned()
+    }
+
+    /// At most `size` of an order's issuances behind the first `from`, as they were counted, and whether there are more.
+    ///
+    /// # Errors
+    /// The order is not open.
+    pub fn issuances(
+        &self,
+        order: &str,
+        from: usize,
+        size: usize,
+    ) -> Result<(Vec<Reckoned>, bool), OrderRefusal> {
+        let accounts = self.lock();
+        accounts.order(order)?;
+        let mut behind = accounts.issuances(order).skip(from);
+        let reckoned = |(id, account): (&str, &Account)| Reckoned {
+            issuance: id.to_owned(),
+            endpoint_name: account.endpoint_name.clone(),
+            place: account.place(),
+        };
+        let page = behind.by_ref().take(size).map(reckoned).collect();
+        Ok((page, behind.next().is_some()))
     }
 
     /// Keeps what became of an issuance's unit. Must not be dropped before it ends.

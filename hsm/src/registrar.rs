@@ -20,7 +20,7 @@ use crate::{
     issuer::{IssueError, Issuer, Request},
     issuers::{Issuers, Unfit},
     ledger::{
-        Account, Claim, Decision, HeadRefusal, Ledger, OrderAccount, OrderRefusal, Refusal,
+        Account, Claim, Decision, HeadRefusal, Ledger, OrderAccount, OrderRefusal, Reckoned, Refusal,
         record::{Asked, Disposed, HeadSigned},
     },
     order::{OrderError, OrderKeys, WorkOrder},
@@ -135,6 +135,19 @@ impl Registrar {
     /// It is not open.
     pub fn order(&self, id: &OrderId) -> Result<OrderAccount, OrderRefusal> {
         self.ledger.order(id.as_str())
+    }
+
+    /// At most `size` of an order's issuances behind the first `from`, as they were counted, and whether there are more.
+    ///
+    /// # Errors
+    /// The order is not open.
+    pub fn issuances(
+        &self,
+        order: &OrderId,
+        from: usize,
+        size: usize,
+    ) -> Result<(Vec<Reckoned>, bool), OrderRefusal> {
+        self.ledger.issuances(order.as_str(), from, size)
     }
 
     /// Keeps what became of an issuance's unit.

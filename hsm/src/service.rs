@@ -11,8 +11,9 @@ use factory_proto::{
     head::{HeadStatement, SIGNED_UP_TO},
     ids::{NestName, OrderId},
     signer::{
-        DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, IssuanceState,
-        IssueRequest, IssueResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
+        DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, Issuance,
+        IssuancePlace, IssuanceState, IssueRequest, IssueResponse, ListIssuancesRequest,
+        ListIssuancesResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
         SignHeadResponse,
         signer_server::{Signer, SignerServer},
     },
@@ -29,7 +30,7 @@ use crate::{
     csr,
     health::Health,
     issuer::{IssueError, Request},
-    ledger::{OrderAccount, OrderRefusal, Refusal, Standing, record::Disposed},
+    ledger::{OrderAccount, OrderRefusal, Place, Reckoned, Refusal, Standing, record::Disposed},
     peer::{Peer, PeerAdmission, PeerDoors},
     profile::device::ProfileError,
     registrar::{Registrar, RegistrarError},
@@ -39,6 +40,8 @@ use crate::{
 
 /// A request holds 4096 bytes of PKCS#10 and three names; far more is no request.
 const MESSAGE_LIMIT: usize = 64 * 1024;
+/// Some 150 KB.
+const LARGEST_PAGE: u32 = 1000;
 /// Calls on one connection at a time; what a peer may have under way on all of them is less.
 const STREAMS: u32 = 100;
 /// `reason` of the ErrorInfo.
@@ -138,6 +141,22 @@ impl Signer for SignerService {
         check_peer(&peer, &id)?;
         let order = self.registrar.order(&id).map_err(|refusal| Status::not_found(refusal.to_string()))?;
         Ok(Response::new(order.into()))
+    }
+
+    async fn list_issuances(
+        &self,
+        call: tonic::Request<ListIssuancesRequest>,
+    ) -> Result<Response<ListIssuancesResponse>, Status> {
+        let peer = Peer::of(call.extensions())?;
+        let (id, from, size) = page(&call.into_inner())?;
+        check_peer(&peer, &id)?;
+        let page = self.registrar.issuances(&id, from, size);
+        let (issuances, more) = page.map_err(|refusal| Status::not_found(refusal.to_string()))?;
+        let next = from + issuances.len();
+        Ok(Response::new(ListIssuancesResponse {
+            issuances: issuances.into_iter().map(Into::into).collect(),
+            next_page_token: if more { next.to_string() } else { String::new() },
+        }))
     }
 
     async fn dispose(
@@ -309,6 +328,34 @@ impl From<OrderAccount> for Order {
             superseded: places.superseded,
         }
     }
+}
+
+impl From<Reckoned> for Issuance {
+    fn from(Reckoned { issuance, endpoint_name, place }: Reckoned) -> Self {
+        let place = match place {
+            Place::Open => IssuancePlace::Open,
+            Place::Shipped => IssuancePlace::Shipped,
+            Place::Quarantined => IssuancePlace::Quarantined,
+            Place::Scrapped => IssuancePlace::Scrapped,
+            Place::Superseded => IssuancePlace::Superseded,
+        };
+        Self { issuance_id: issuance, endpoint_name, place: place.into() }
+    }
+}
+
+/// Which issuances of which order: how many are left out, and how many are wanted.
+fn page(wire: &ListIssuancesRequest) -> Result<(OrderId, usize, usize), Status> {
+    let order = wire.work_order.parse().map_err(refuse("work_order"))?;
+    let from = match wire.page_token.as_str() {
+        "" => 0,
+        token => token.parse().map_err(|_| refuse("page_token")("is not from an answer of this signer"))?,
+    };
+    let size = match wire.page_size {
+        0 => 100,
+        size if size <= LARGEST_PAGE => size,
+        size => return Err(refuse("page_size")(format!("is {size}, must be 1 to {LARGEST_PAGE}"))),
+    };
+    Ok((order, from, size as usize))
 }
 
 /// Of no use to be tried again, unlike what else is RESOURCE_EXHAUSTED.

@@ -26,14 +26,14 @@ use tracing::{info, warn};
 
 use crate::{
     attestations::Attestations,
-    books::OpenRun,
+    books::{Books, OpenRun},
     callers::{Caller, Callers},
     commands::Commands,
     config::{Config, NestSettings},
     events::Events,
     health::{self, Sources, parts::Parts},
     line::{self, Line, controllers::Controllers, heartbeat::Heart, offline::Offline, refusals::Refusals},
-    nest::{Left, Nest, Shared},
+    nest::{Left, Nest, Shared, choice::Choice},
     orders::Orders,
     provenance::{Notary, Trouble},
     recipe::{RecipeError, Recipes},
@@ -44,6 +44,7 @@ use crate::{
         access::{self, AccessLayer},
         deadline::Timely,
     },
+    shelf::{self, Shelf},
     signatures::{SignatureError, Signatures},
     signer::Signer,
     units::Units,
@@ -107,11 +108,13 @@ pub enum AppError {
 pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Result<(), AppError> {
     let started = SystemTime::now();
     let (doors, socket_file) = doors(&config).await?;
-    let recipes = Arc::new(Recipes::load(&config.recipes, &Signatures::demanded(&config.signatures)?)?);
+    let signatures = Arc::new(Signatures::demanded(&config.signatures)?);
+    let recipes = Arc::new(Recipes::load(&config.recipes, &signatures)?);
     let journal = Arc::new(Journal::open(&config.state, Options::default())?);
     let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
+    let mut by_hand = mem::take(&mut books.parked);
     let units = Units::new(journal.clone());
     let offline = Offline::new(
         config.name.clone(),
@@ -127,9 +130,23 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         refusals: Refusals::of(&journal)?,
     };
     let attestations = Attestations::new(mem::take(&mut books.attested));
+    let uploaded = Books {
+        recipes: mem::take(&mut books.recipes),
+        activated: mem::take(&mut books.activated),
+        ..Books::default()
+    };
+    let orders = Orders::new(units.clone(), attestations.clone(), books, &config.state.join("orders"));
+    let parts = shelf::Parts {
+        journal: journal.clone(),
+        units: units.clone(),
+        orders: orders.clone(),
+        recipes: recipes.clone(),
+        signatures,
+    };
+    let shelf = Arc::new(Shelf::open(parts, config.state.join("recipes"), &uploaded));
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
-        orders: Orders::new(units.clone(), attestations.clone(), books, &config.state.join("orders")),
+        orders,
         attestations,
         units,
         commands: Commands::new(journal.clone()),
@@ -144,7 +161,8 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let nest_tasks = TaskTracker::new();
     let mut left = left(&config, open_runs.into_values(), &shared).await?;
     let open = |settings: &NestSettings| {
-        let nest = Nest::open(settings, program, shared.clone(), left.remove(&settings.name), &nest_tasks);
+        let (left, by_hand) = (left.remove(&settings.name), by_hand.remove(&settings.name));
+        let nest = Nest::open(settings, program, shared.clone(), left, by_hand, &nest_tasks);
         (nest.name().clone(), nest)
     };
     let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());
@@ -197,6 +215,8 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let service = StationService {
         name: config.name.clone(),
         nests: nests.clone(),
+        shelf,
+        choice: Arc::new(Choice::new(shared.commands.clone(), shared.units.clone())),
         shared: shared.clone(),
         provenance: trouble,
         parts,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use factory_journal::Sequence;
 use factory_proto::{
-    ids::{OrderId, Serial},
+    ids::{NestName, OrderId, RecipeName, Serial},
     outcome::Outcome,
 };
 
@@ -13,9 +13,10 @@ use crate::{
     attestations::Statements,
     line::budget::Budget,
     phase::{IllegalRecord, Phase},
+    recipe::RecipeKey,
     record::{
-        Checkpoint, Findings, OrderOpened, OrderTally, Quarantine, Record, RegistrationAttested, RunId,
-        RunOpened, SetAside,
+        Checkpoint, Findings, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState, OrderTally,
+        Quarantine, RecipeAct, RecipeCommanded, Record, RegistrationAttested, RunId, RunOpened, SetAside,
     },
 };
 
@@ -26,6 +27,20 @@ pub struct Order {
     pub opened: OrderOpened,
     /// Units that passed.
     pub passed: u32,
+    /// As it was paused, resumed or closed last; absent when it never was.
+    pub moved: Option<OrderMoved>,
+}
+
+impl Order {
+    /// Whether it starts units.
+    pub fn state(&self) -> OrderState {
+        self.moved.as_ref().map_or(OrderState::Open, |moved| moved.to)
+    }
+
+    /// Why it is as it is; empty when it never was otherwise.
+    pub fn reason(&self) -> &str {
+        self.moved.as_ref().map_or("", |moved| &moved.reason)
+    }
 }
 
 /// A run that has no result yet.
@@ -50,6 +65,12 @@ pub struct Books {
     pub open: BTreeMap<RunId, OpenRun>,
     /// What may be started while the controller is away.
     pub budget: Budget,
+    /// The nests that were parked by hand, as they were.
+    pub parked: BTreeMap<NestName, NestCommanded>,
+    /// The recipes that were uploaded, as they were first.
+    pub recipes: BTreeMap<RecipeKey, RecipeCommanded>,
+    /// What is active of each recipe name, where that was said.
+    pub activated: BTreeMap<RecipeName, RecipeCommanded>,
     /// Which CAs are registered where.
     pub attested: Statements,
 }
@@ -58,23 +79,35 @@ impl Books {
     /// The books as a checkpoint holds them; the records of its open runs are still to be learnt.
     pub fn at(checkpoint: Checkpoint) -> Self {
         let order = |tally: OrderTally| {
-            (tally.opened.order.clone(), Order { opened: tally.opened, passed: tally.passed })
+            (
+                tally.opened.order.clone(),
+                Order { opened: tally.opened, passed: tally.passed, moved: tally.moved },
+            )
         };
         let aside = |aside: SetAside| (aside.serial, aside.quarantine);
         let attested =
             |stated: RegistrationAttested| ((stated.ca_fingerprint, stated.account.clone()), stated);
-        Self {
+        let mut books = Self {
             orders: checkpoint.orders.into_iter().map(order).collect(),
             quarantined: checkpoint.quarantined.into_iter().map(aside).collect(),
             open: BTreeMap::new(),
             budget: Budget::at(checkpoint.budget),
             attested: checkpoint.attested.into_iter().map(attested).collect(),
-        }
+            parked: checkpoint.parked.into_iter().map(|it| (it.nest.clone(), it)).collect(),
+            recipes: BTreeMap::new(),
+            activated: BTreeMap::new(),
+        };
+        checkpoint.recipes.into_iter().for_each(|commanded| books.learn_of_recipe(commanded));
+        books
     }
 
     /// These books, which know of all records up to `covers`, for the journal.
     pub fn checkpoint(&self, covers: Sequence) -> Checkpoint {
-        let tally = |order: &Order| OrderTally { opened: order.opened.clone(), passed: order.passed };
+        let tally = |order: &Order| OrderTally {
+            opened: order.opened.clone(),
+            passed: order.passed,
+            moved: order.moved.clone(),
+        };
         let aside = |(serial, quarantine): (&Serial, &Quarantine)| SetAside {
             serial: serial.clone(),
             quarantine: quarantine.clone(),
@@ -85,6 +118,8 @@ impl Books {
             quarantined: self.quarantined.iter().map(aside).collect(),
             open: self.open.keys().map(ToString::to_string).collect(),
             budget: self.budget.without(self.open.values().map(|open| &open.run)),
+            parked: self.parked.values().cloned().collect(),
+            recipes: self.recipes.values().chain(self.activated.values()).cloned().collect(),
             attested: self.attested.values().cloned().collect(),
         }
     }
@@ -97,10 +132,23 @@ impl Books {
         self.follow(&record)?;
         match record {
             Record::OrderOpened(opened) => {
-                self.orders.insert(opened.order.clone(), Order { opened, passed: 0 });
+                self.orders.insert(opened.order.clone(), Order { opened, passed: 0, moved: None });
             }
             Record::RunOpened(opened) => self.budget.started(&opened),
             Record::BudgetGranted(granted) => self.budget.granted(granted),
+            Record::OrderMoved(moved) => {
+                if let Some(order) = self.orders.get_mut(&moved.order)
+                    && order.state().may_become(moved.to)
+                {
+                    order.moved = Some(moved);
+                }
+            }
+            Record::RecipeCommanded(commanded) => self.learn_of_recipe(commanded),
+            Record::NestCommanded(commanded) => match commanded.act {
+                NestAct::Park => drop(self.parked.insert(commanded.nest.clone(), commanded)),
+                NestAct::Enable => drop(self.parked.remove(&commanded.nest)),
+                NestAct::Clear | NestAct::Identify => {}
+            },
             Record::RegistrationAttested(stated) => {
                 self.attested.insert((stated.ca_fingerprint, stated.account.clone()), stated);
             }
@@ -120,6 +168,15 @@ impl Books {
             _ => {}
         }
         Ok(())
+    }
+
+    fn learn_of_recipe(&mut self, commanded: RecipeCommanded) {
+        let key = (commanded.recipe.clone(), commanded.digest);
+        match commanded.act {
+            RecipeAct::Keep => drop(self.recipes.entry(key).or_insert(commanded)),
+            RecipeAct::Activate => drop(self.activated.insert(key.0, commanded)),
+            RecipeAct::Remove => drop(self.recipes.remove(&key)),
+        }
     }
 
     /// The part of a record that belongs to its run.
@@ -151,6 +208,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        orders::moves::moved,
         record::{
             AllowedBy, BudgetGranted, ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted,
             UnitRefused, UnitReleased,
@@ -202,6 +260,28 @@ mod tests {
         }))
     }
 
+    fn commanded(nest: &str, number: u128, act: NestAct) -> Record {
+        Record::NestCommanded(NestCommanded {
+            command: Uuid::from_u128(number),
+            nest: nest.parse().unwrap(),
+            act,
+            by: "anna".to_owned(),
+            reason: String::new(),
+            at: SystemTime::UNIX_EPOCH,
+        })
+    }
+
+    fn of_recipe(digest: u8, number: u128, act: RecipeAct) -> Record {
+        Record::RecipeCommanded(RecipeCommanded {
+            command: Uuid::from_u128(number),
+            recipe: "sensor".parse().unwrap(),
+            digest: [digest; 32],
+            act,
+            by: "anna".to_owned(),
+            at: SystemTime::UNIX_EPOCH,
+        })
+    }
+
     fn quarantine() -> Quarantine {
         Quarantine { reason: "it is not known".to_owned(), remedy: "look".to_owned() }
     }
@@ -215,6 +295,7 @@ mod tests {
             recipe_digest: [0; 32],
             quantity: 9,
             units: None,
+            quota: None,
         };
         let findings = Findings { firmware_version: Some("1.0.0".to_owned()), ..Findings::default() };
         let id = run(4).run;
@@ -235,6 +316,13 @@ mod tests {
             }),
             closed(1, Outcome::Pass, None),
             Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
+            Record::OrderMoved(moved(&run(4).order, 5, OrderState::Paused)),
+            commanded("nest-1", 20, NestAct::Park),
+            commanded("nest-2", 21, NestAct::Park),
+            commanded("nest-2", 22, NestAct::Clear),
+            of_recipe(1, 30, RecipeAct::Keep),
+            of_recipe(2, 31, RecipeAct::Keep),
+            of_recipe(2, 32, RecipeAct::Activate),
             Record::RunOpened(run(2)),
             closed(2, Outcome::Error, Some(quarantine())),
             Record::ChipSeen(ChipSeen { run: id, chip: vec![4] }),
@@ -257,7 +345,16 @@ mod tests {
                 controller: "http://127.0.0.1:7100/".to_owned(),
                 reasons: vec!["ROUTE: it was never assembled".to_owned()],
             }),
+            commanded("nest-1", 23, NestAct::Enable),
+            of_recipe(1, 33, RecipeAct::Activate),
+            of_recipe(2, 34, RecipeAct::Remove),
+            // The same again is held since it came first.
+            of_recipe(1, 35, RecipeAct::Keep),
+            Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),
+            Record::OrderMoved(moved(&run(4).order, 6, OrderState::Closed)),
+            // No station writes this: what is closed stays closed.
+            Record::OrderMoved(moved(&run(4).order, 7, OrderState::Open)),
             Record::StepPassed(Box::new(StepPassed { run: id, step: Step::Flash, findings })),
         ]
     }
@@ -273,6 +370,11 @@ mod tests {
         let books = books_after(&story());
         let passed: Vec<u32> = books.orders.values().map(|order| order.passed).collect();
         assert_eq!(passed, [1]);
+        let states: Vec<_> = books.orders.values().map(|order| (order.state(), order.reason())).collect();
+        assert_eq!(states, [(OrderState::Closed, "reason 6")]);
+        assert_eq!(books.parked.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [21]);
+        assert_eq!(books.recipes.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [30]);
+        assert_eq!(books.activated.values().map(|it| it.digest[0]).collect::<Vec<_>>(), [1]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
         let open = &books.open[&run(4).run];
         let Record::RunOpened(begun) = offline(4, 1) else { unreachable!("it begins a run") };

@@ -30,6 +30,7 @@ pub mod results;
 pub mod rig;
 pub mod role;
 pub mod rpc;
+pub mod shelf;
 pub mod signatures;
 pub mod signer;
 pub mod step;

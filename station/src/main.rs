@@ -66,15 +66,10 @@ fn check(config: &Path) -> anyhow::Result<()> {
         }
         None => println!("recipes and what they name need no signature (`signatures.demanded` is false)"),
     }
-    for (name, recipe) in recipes.all() {
-        println!("recipe {name}: SHA-256 {}", HEXLOWER.encode(&recipe.digest));
+    for recipe in recipes.all() {
+        println!("recipe {}: SHA-256 {}", recipe.name, HEXLOWER.encode(&recipe.digest));
     }
-    println!(
-        "{}: {} nests, {} recipes, no complaint",
-        config.name,
-        config.nests.len(),
-        recipes.all().count()
-    );
+    println!("{}: {} nests, {} recipes, no complaint", config.name, config.nests.len(), recipes.all().len());
     Ok(())
 }
 

@@ -1,7 +1,12 @@
 //! One task per nest: its mailbox. Owns the nest's instruments while it is free, lends them to the worker
 //! while a unit is in it, and takes none while one of them does not answer. Knows nothing of gRPC.
 
-use std::{mem, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    mem,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use factory_journal::{Journal, JournalError};
 use factory_proto::ids::{NestName, OrderId, Serial};
@@ -26,7 +31,7 @@ use crate::{
         bundle::CredentialsError,
         template::{Unit, Values},
     },
-    record::{AllowedBy, Findings, Record, RunId, RunOpened},
+    record::{AllowedBy, Findings, NestCommanded, Record, RunId, RunOpened},
     results::Backlog,
     rig::Rig,
     signer::Signer,
@@ -38,11 +43,14 @@ use check::{Check, Health};
 
 mod ask;
 mod check;
+pub mod choice;
+mod hand;
 mod left;
 mod parking;
 mod resume;
 mod worker;
 
+pub use hand::HandError;
 pub use left::Left;
 
 /// What all nests share.
@@ -99,8 +107,21 @@ pub enum StartError {
     #[error("this command id started another unit, or in another nest; a new command needs a new id")]
     Reused,
     /// It broke down.
-    #[error("nest {0} is out of order; its log says why; restart the station")]
+    #[error("nest {0} is out of order; its log says why; clear the nest, or restart the station")]
     OutOfOrder(NestName),
+    /// Somebody has parked it.
+    #[error("nest {nest} was parked by {by}: {reason}; enable it first")]
+    ByHand {
+        /// Which nest.
+        nest: NestName,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// No nest takes it.
+    #[error("no nest takes a unit: {0}")]
+    NoneFree(String),
     /// An instrument of it does not answer.
     #[error("nest {nest} is parked: {reason}; it comes back by itself when its instruments answer")]
     Parked {
@@ -169,6 +190,7 @@ enum Mail {
     Start(Start, Reply),
     Abort(RunId, String),
     Look(oneshot::Sender<Look>),
+    Hand(NestCommanded, oneshot::Sender<Result<Look, HandError>>),
     Drain,
     StopNow,
 }
@@ -178,16 +200,22 @@ enum Mail {
 pub struct Look {
     /// The run that is in it.
     pub run: Option<RunId>,
-    /// Why it takes no units: which of its instruments does not answer, and what to do.
+    /// Why it takes no units: who has parked it, or which of its instruments does not answer, and what to do.
     pub parked: Option<String>,
+    /// How somebody has parked it.
+    pub by_hand: Option<NestCommanded>,
+    /// Whether its instruments are at work on a unit.
+    pub at_work: bool,
+    /// Since when it is free; absent while a run is in it or its instruments are asked.
+    pub free_since: Option<Instant>,
 }
 
 impl Look {
     /// What it would tell of its state.
     pub fn state(self) -> What {
         match self.parked {
-            Some(reason) => What::Parked { reason },
-            None => What::Nest { busy: self.run.is_some() },
+            Some(reason) if !self.at_work => What::Parked { reason },
+            _ => What::Nest { busy: self.run.is_some() },
         }
     }
 }
@@ -207,14 +235,24 @@ impl Nest {
         program: &Path,
         shared: Shared,
         left: Option<Left>,
+        by_hand: Option<NestCommanded>,
         tasks: &TaskTracker,
     ) -> Self {
         let (mailbox, mail) = mpsc::channel(16);
-        let rig = Rig::new(settings, program);
         let name = settings.name.clone();
-        let (state, health) = (State::Free(Box::new(rig)), Health::default());
         let run = left.as_ref().map(|left| left.open.run.run);
-        let mut keeper = Keeper { name: name.clone(), shared, state, health, left, draining: false };
+        let mut keeper = Keeper {
+            name: name.clone(),
+            settings: settings.clone(),
+            program: program.to_owned(),
+            shared,
+            state: State::Free(Box::new(Rig::new(settings, program))),
+            health: Health::default(),
+            by_hand,
+            left,
+            free_since: Instant::now(),
+            draining: false,
+        };
         keeper.check(run);
         tasks.spawn(keeper.keep(mail));
         Self { name, mailbox }
@@ -241,6 +279,15 @@ impl Nest {
         self.ask(Mail::Look).await.unwrap_or_default()
     }
 
+    /// Does by hand what the command says, durably; gives what the nest is like then. The same command once more changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// It cannot be done now, and nothing was changed; or the lamp does not blink.
+    pub async fn command(&self, command: NestCommanded) -> Result<Look, HandError> {
+        self.ask(|reply| Mail::Hand(command, reply)).await.unwrap_or(Err(HandError::Draining))
+    }
+
     /// Takes no more units, and ends when the nest is empty.
     pub async fn drain(&self) {
         // A nest that is gone already is drained.
@@ -265,16 +312,22 @@ enum State {
     Checking(Check),
     // A unit waits for the controller's leave.
     Asking(Box<Asking>),
-    // The instruments change hands, or were lost with a worker that panicked.
-    OutOfOrder,
+    // The instruments change hands, or were lost with a worker that panicked in this run.
+    OutOfOrder(Option<RunId>),
     Busy { run: RunOpened, stop: Stop, work: JoinHandle<Box<Rig>> },
 }
 
 struct Keeper {
     name: NestName,
+    settings: NestSettings,
+    program: PathBuf,
     shared: Shared,
     state: State,
     health: Health,
+    /// How somebody has parked it.
+    by_hand: Option<NestCommanded>,
+    /// When the last unit left it.
+    free_since: Instant,
     /// Waits for the instruments to answer.
     left: Option<Left>,
     draining: bool,
@@ -284,8 +337,12 @@ impl Keeper {
     async fn keep(mut self, mut mail: mpsc::Receiver<Mail>) {
         loop {
             match &mut self.state {
-                State::Free(_) | State::OutOfOrder | State::Checking(_) if self.draining => return,
-                State::Free(_) | State::OutOfOrder => tokio::select! {
+                State::Free(_) | State::OutOfOrder(_) | State::Checking(_) if self.draining => return,
+                State::OutOfOrder(_) => match mail.recv().await {
+                    Some(mail) => self.read(mail).await,
+                    None => return,
+                },
+                State::Free(_) => tokio::select! {
                     mail = mail.recv() => match mail {
                         Some(mail) => self.read(mail).await,
                         None => return,
@@ -321,10 +378,42 @@ impl Keeper {
     /// The worker panicked: a defect. What it did to the instruments nobody knows, and its run stays open in
     /// the journal, for recovery to close.
     fn break_down(&mut self, error: &JoinError) {
-        tracing::error!(nest = %self.name, %error, "nest is out of order until the station restarts");
-        self.state = State::OutOfOrder;
+        tracing::error!(nest = %self.name, %error, "nest is out of order until it is cleared, or the station restarts");
+        let lost = if let State::Busy { run, .. } = &self.state { Some(run.run) } else { None };
+        self.state = State::OutOfOrder(lost);
     }
 
+    /// Why it takes no units.
+    fn parked(&self) -> Option<String> {
+        let by_hand =
+            self.by_hand.as_ref().map(|it| format!("parked by {}: {}; enable it", it.by, it.reason));
+        let broken = matches!(self.state, State::OutOfOrder(_)).then(|| {
+            "it is out of order; its log says why; clear the nest, or restart the station".to_owned()
+        });
+        let reasons: Vec<String> =
+            [by_hand, broken, self.health.parked().map(str::to_owned)].into_iter().flatten().collect();
+        (!reasons.is_empty()).then(|| reasons.join("; and "))
+    }
+
+    fn look(&self) -> Look {
+        let run = match &self.state {
+            State::Free(_) => self.left.as_ref().map(|left| left.open.run.run),
+            State::OutOfOrder(lost) => lost.or(self.left.as_ref().map(|left| left.open.run.run)),
+            State::Checking(check) => check.left,
+            State::Asking(asking) => Some(asking.candidate.run.run),
+            State::Busy { run, .. } => Some(run.run),
+        };
+        let is_free = matches!(self.state, State::Free(_)) && run.is_none();
+        Look {
+            run,
+            parked: self.parked(),
+            by_hand: self.by_hand.clone(),
+            at_work: matches!(self.state, State::Busy { .. }),
+            free_since: is_free.then_some(self.free_since),
+        }
+    }
+
+    // An asker that went away does not want the answer.
     async fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Start(start, reply) => self.start(start, reply).await,
@@ -335,16 +424,8 @@ impl Keeper {
                 }
                 _ => {}
             },
-            Mail::Look(reply) => {
-                let run = match &self.state {
-                    State::Free(_) | State::OutOfOrder => self.left.as_ref().map(|left| left.open.run.run),
-                    State::Checking(check) => check.left,
-                    State::Asking(asking) => Some(asking.candidate.run.run),
-                    State::Busy { run, .. } => Some(run.run),
-                };
-                // An asker that went away does not want the answer.
-                let _ = reply.send(Look { run, parked: self.health.parked().map(str::to_owned) });
-            }
+            Mail::Look(reply) => drop(reply.send(self.look())),
+            Mail::Hand(command, reply) => self.by_hand(command, reply).await,
             Mail::Drain => self.draining = true,
             Mail::StopNow => {
                 if let State::Busy { stop, .. } = &self.state {
@@ -362,6 +443,7 @@ impl Keeper {
         }
         if let State::Checking(check) = &mut self.state
             && self.health.parked().is_none()
+            && self.by_hand.is_none()
         {
             return check.wait(start, reply);
         }
@@ -384,6 +466,10 @@ impl Keeper {
         if self.draining {
             return Err(StartError::Draining);
         }
+        if let Some(NestCommanded { by, reason, .. }) = &self.by_hand {
+            let (by, reason) = (by.clone(), reason.clone());
+            return Err(StartError::ByHand { nest: self.name.clone(), by, reason });
+        }
         if let Some(reason) = self.health.parked() {
             return Err(StartError::Parked { nest: self.name.clone(), reason: reason.to_owned() });
         }
@@ -395,7 +481,7 @@ impl Keeper {
             State::Busy { run, .. } => {
                 return Err(StartError::Busy { nest: self.name.clone(), run: run.run });
             }
-            State::OutOfOrder => return Err(StartError::OutOfOrder(self.name.clone())),
+            State::OutOfOrder(_) => return Err(StartError::OutOfOrder(self.name.clone())),
         }
 
         // A unit that is not begun needs no room, one that is begun must find it.
@@ -452,7 +538,7 @@ impl Keeper {
     /// Lends the instruments to a worker.
     fn occupy(&mut self, open: OpenRun, left: bool, recipe: Arc<Recipe>, place: Place) {
         let (run, stop) = (open.run.clone(), Stop::default());
-        let state = mem::replace(&mut self.state, State::OutOfOrder);
+        let state = mem::replace(&mut self.state, State::OutOfOrder(None));
         self.state = match state {
             State::Free(rig) => {
                 let work = worker::Work { open, left, recipe, place, stop: stop.clone() };

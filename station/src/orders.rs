@@ -15,14 +15,17 @@ use factory_proto::{
 };
 
 use tokio::{sync::Notify, time::timeout};
+pub(crate) mod moves;
+pub mod reconcile;
+pub mod tally;
 
 use crate::{
     attestations::{Attestations, NotAttested},
     books::{Books, Order},
     commands::{Turn, to_the_end},
     history::Past,
-    recipe::template::Values,
-    record::{OrderOpened, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
+    recipe::{RecipeKey, template::Values},
+    record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
     signer::{Ordered, Signer, SignerError},
     unit_list::{UnitList, UnitListError},
     units::Units,
@@ -118,6 +121,55 @@ pub enum OrderError {
         /// What was to be opened.
         wanted: String,
     },
+    /// It starts no units for the moment.
+    #[error("work order {order} is paused: {reason}; resume it first")]
+    Paused {
+        /// Which.
+        order: OrderId,
+        /// Why.
+        reason: String,
+    },
+    /// It starts no units any more.
+    #[error("work order {order} was closed: {reason}; open another one")]
+    Closed {
+        /// Which.
+        order: OrderId,
+        /// Why.
+        reason: String,
+    },
+    /// It is being closed, which may take a while.
+    #[error("work order {0} is being closed; see what comes of it")]
+    Closing(OrderId),
+    /// Units of it are being made.
+    #[error(
+        "work order {order} cannot be closed: {count} of its units are in nests: {units}; wait for them, or abort them"
+    )]
+    UnitsInside {
+        /// Which.
+        order: OrderId,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        units: String,
+    },
+    /// Units of it are not accounted for.
+    #[error(
+        "work order {order} has {count} units that are not accounted for: {units}; say what became of them, or close it          even if they are open"
+    )]
+    OpenUnits {
+        /// Which.
+        order: OrderId,
+        /// How many.
+        count: usize,
+        /// The first of them.
+        units: String,
+    },
+    /// The books of one order at a time.
+    #[error("the books of a work order are being made already; ask again when that is done")]
+    Reconciling,
+    /// The same command with other contents.
+    #[error("this command id did something else; a new command needs a new id")]
+    Reused,
     /// It failed, and was tested again as often as may be.
     #[error(
         "unit {serial} failed, and was tested again {retests} times without being changed, as often as its recipe allows; \
@@ -151,6 +203,8 @@ pub struct Orders {
     left: Arc<Notify>,
     // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
+    // Held while the books of an order are made, which reads much.
+    reconciling: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
@@ -158,16 +212,20 @@ struct State {
     lists: HashMap<OrderId, Arc<UnitList>>,
     quarantined: BTreeMap<Serial, Quarantine>,
     running: HashMap<Serial, (OrderId, RunId)>,
+    /// The order that is being closed.
+    closing: Option<OrderId>,
 }
 
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
     pub fn new(units: Units, attestations: Attestations, books: Books, lists: &Path) -> Self {
         let Books { orders, quarantined, .. } = books;
-        let state = State { orders, lists: HashMap::new(), quarantined, running: HashMap::new() };
+        let (lists_read, running) = (HashMap::new(), HashMap::new());
+        let state = State { orders, lists: lists_read, quarantined, running, closing: None };
         let state = Arc::new(Mutex::new(state));
         let (lists, left) = (lists.into(), Arc::default());
-        Self { units, attestations, state, lists, left, opening: Arc::default() }
+        let (opening, reconciling) = (Arc::default(), Arc::default());
+        Self { units, attestations, state, lists, left, opening, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -177,18 +235,19 @@ impl Orders {
     pub async fn open(
         &self,
         turn: Turn,
-        wanted: OrderOpened,
+        mut wanted: OrderOpened,
         list: Option<UnitList>,
         signed: &str,
         signer: &Signer,
         account: Option<&str>,
     ) -> Result<Order, OrderError> {
         if turn.is_again() {
-            return self.find(&wanted.order);
+            return self.get(&wanted.order);
         }
         let ordered = signer.open_order(signed).await?;
         check_signed(&wanted, &ordered)?;
         self.attestations.check(&ordered.ca_fingerprint, account)?;
+        wanted.quota = Some(ordered.quota);
         let (orders, alone) = (self.clone(), self.opening.clone().lock_owned().await);
         to_the_end(async move {
             let opened = orders.open_signed(&turn, wanted, list).await;
@@ -206,7 +265,7 @@ impl Orders {
     ) -> Result<Order, OrderError> {
         let known = self.lock().orders.get(&wanted.order).cloned();
         match known {
-            Some(known) if known.opened != wanted => Err(OrderError::Differs(wanted.order)),
+            Some(known) if !known.opened.is_same(&wanted) => Err(OrderError::Differs(wanted.order)),
             Some(known) => {
                 turn.commit(None).await?;
                 Ok(known)
@@ -217,7 +276,7 @@ impl Orders {
                     list.keep(&self.lists, &wanted.order)?;
                 }
                 turn.commit(Some(Record::OrderOpened(wanted.clone()))).await?;
-                let order = Order { opened: wanted, passed: 0 };
+                let order = Order { opened: wanted, passed: 0, moved: None };
                 let mut state = self.lock();
                 state.orders.insert(order.opened.order.clone(), order.clone());
                 if let Some(list) = list {
@@ -228,9 +287,12 @@ impl Orders {
         }
     }
 
-    fn find(&self, order: &OrderId) -> Result<Order, OrderError> {
-        let known = self.lock().orders.get(order).cloned();
-        known.ok_or_else(|| OrderError::Unknown(order.clone()))
+    /// An order.
+    ///
+    /// # Errors
+    /// It was never opened here.
+    pub fn get(&self, order: &OrderId) -> Result<Order, OrderError> {
+        self.lock().orders.get(order).cloned().ok_or_else(|| OrderError::Unknown(order.clone()))
     }
 
     /// The recipe of an order, and the digest that it was opened with.
@@ -274,9 +336,25 @@ impl Orders {
         Ok(Some(list))
     }
 
-    /// Takes a place in the order for a run, until the place is dropped or kept.
+    /// Takes a place in the order for a new run, until the place is dropped or kept.
     pub fn reserve(&self, run: &RunOpened) -> Result<Place, OrderError> {
-        let mut state = self.lock();
+        let state = self.lock();
+        let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
+        let reason = order.reason().to_owned();
+        match order.state() {
+            _ if state.closing.as_ref() == Some(&run.order) => Err(OrderError::Closing(run.order.clone())),
+            OrderState::Paused => Err(OrderError::Paused { order: run.order.clone(), reason }),
+            OrderState::Closed => Err(OrderError::Closed { order: run.order.clone(), reason }),
+            OrderState::Open => self.place(state, run),
+        }
+    }
+
+    /// Takes a place for a run that was begun before, also in an order that starts no more units.
+    pub fn take_up(&self, run: &RunOpened) -> Result<Place, OrderError> {
+        self.place(self.lock(), run)
+    }
+
+    fn place(&self, mut state: MutexGuard<'_, State>, run: &RunOpened) -> Result<Place, OrderError> {
         let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
         let (passed, quantity) = (order.passed, order.opened.quantity);
         if state.running.values().any(|(_, other)| *other == run.run) {
@@ -391,6 +469,16 @@ impl Orders {
         timeout(SETTLES, settles).await.unwrap_or(Ok(()))
     }
 
+    /// The orders that were opened with a recipe and are not closed, by their ids.
+    pub fn using(&self, (name, digest): &RecipeKey) -> Vec<OrderId> {
+        let state = self.lock();
+        let uses = |order: &&Order| {
+            let opened = &order.opened;
+            order.state() != OrderState::Closed && (&opened.recipe, &opened.recipe_digest) == (name, digest)
+        };
+        state.orders.values().filter(uses).map(|order| order.opened.order.clone()).collect()
+    }
+
     /// All orders, by their ids.
     pub fn list(&self) -> Vec<Order> {
         self.lock().orders.values().cloned().collect()
@@ -415,8 +503,8 @@ fn check_signed(wanted: &OrderOpened, signed: &Ordered) -> Result<(), OrderError
             format!("{} as it is here, with {digest}", wanted.recipe),
         );
     }
-    if wanted.quantity > signed.quantity {
-        return other(format!("{} units", signed.quantity), wanted.quantity.to_string());
+    if wanted.quantity > signed.quota.quantity {
+        return other(format!("{} units", signed.quota.quantity), wanted.quantity.to_string());
     }
     Ok(())
 }

@@ -49,9 +49,10 @@ pub async fn look(shared: &Shared, nests: impl Iterator<Item = &Nest>) -> Result
             health::journal_trouble(&shared.journal).map_or(Ok("has room for the journal".to_owned()), Err),
         ),
     ];
-    for (name, recipe) in shared.recipes.all() {
-        let digest = data_encoding::HEXLOWER.encode(&recipe.digest);
-        checks.push(Check::new(format!("recipe {name}"), Ok(format!("has SHA-256 {digest}"))));
+    for held in shared.recipes.held().into_iter().filter(|held| held.active) {
+        let (name, digest) = (&held.key.0, data_encoding::HEXLOWER.encode(&held.key.1));
+        let found = held.complaint.map_or(Ok(format!("has SHA-256 {digest}")), Err);
+        checks.push(Check::new(format!("recipe {name}"), found));
     }
     checks.extend(signer(shared).await);
     for nest in nests {

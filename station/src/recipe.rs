@@ -3,8 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroU8,
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -28,6 +27,7 @@ mod connection;
 mod credential;
 mod custom;
 mod file;
+mod held;
 mod identity;
 mod provision;
 mod source;
@@ -37,6 +37,7 @@ mod time;
 
 pub use connection::Ownership;
 pub use file::RecipeError;
+pub use held::{Held, Origin, RecipeKey, Recipes};
 pub use identity::{Identity, KeyOrigin};
 pub use provision::{Provision, SecretOrigin, Warnings};
 
@@ -130,6 +131,17 @@ impl Recipe {
         file::read(file, signatures)
     }
 
+    /// Reads one recipe file that may name nothing but files beside it, as for one that is uploaded; and which ones it names.
+    ///
+    /// # Errors
+    /// As of [`Recipe::read`].
+    pub fn read_alone(
+        file: &Path,
+        signatures: &Signatures,
+    ) -> Result<(Self, BTreeSet<PathBuf>), RecipeError> {
+        file::read_alone(file, signatures)
+    }
+
     /// The values that its texts ask for, those that every unit has included.
     pub fn value_names(&self) -> BTreeSet<&str> {
         let texts = self.provision.templates().chain([&self.identity.endpoint_name]);
@@ -141,35 +153,5 @@ impl Recipe {
     pub fn deadline(&self, step: Step) -> Duration {
         // Every step has one: the file reader fills in the defaults.
         self.deadlines.get(&step).copied().unwrap_or(Duration::from_secs(30))
-    }
-}
-
-/// All recipes of the station, as loaded at start.
-#[derive(Default)]
-pub struct Recipes(BTreeMap<RecipeName, Arc<Recipe>>);
-
-impl Recipes {
-    /// Loads every `*.toml` of a folder, signed as demanded; all mistakes in all of them at once.
-    pub fn load(folder: &Path, signatures: &Signatures) -> Result<Self, RecipeError> {
-        file::load(folder, signatures).map(Self)
-    }
-
-    /// The recipe of that name, which must still be what the order was opened with.
-    pub fn get(&self, name: &RecipeName, digest: &[u8; 32]) -> Result<Arc<Recipe>, RecipeError> {
-        let recipe = self.named(name)?;
-        if recipe.digest != *digest {
-            return Err(RecipeError::Changed(name.clone()));
-        }
-        Ok(recipe.clone())
-    }
-
-    /// The recipe of that name.
-    pub fn named(&self, name: &RecipeName) -> Result<&Arc<Recipe>, RecipeError> {
-        self.0.get(name).ok_or_else(|| RecipeError::Unknown(name.clone()))
-    }
-
-    /// All of them, by name.
-    pub fn all(&self) -> impl Iterator<Item = (&RecipeName, &Recipe)> {
-        self.0.iter().map(|(name, recipe)| (name, recipe.as_ref()))
     }
 }

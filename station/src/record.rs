@@ -20,6 +20,9 @@ use uuid::Uuid;
 use crate::{recipe::template::Values, step::Step};
 
 mod cbor;
+mod command;
+
+pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,6 +96,15 @@ pub enum Record {
     /// It was said what became of a unit, and the signer knows.
     #[n(13)]
     UnitDisposed(#[n(0)] UnitDisposed),
+    /// An order was paused, resumed or closed.
+    #[n(26)]
+    OrderMoved(#[n(0)] OrderMoved),
+    /// Something is done with a nest by hand.
+    #[n(27)]
+    NestCommanded(#[n(0)] NestCommanded),
+    /// Something is done with a recipe.
+    #[n(28)]
+    RecipeCommanded(#[n(0)] RecipeCommanded),
     /// Somebody called to change something, and this is what came of it.
     #[n(20)]
     CallAudited(#[n(0)] Box<CallAudited>),
@@ -131,6 +143,9 @@ impl Record {
             Self::OrderOpened(_)
             | Self::UnitReleased(_)
             | Self::UnitDisposed(_)
+            | Self::OrderMoved(_)
+            | Self::NestCommanded(_)
+            | Self::RecipeCommanded(_)
             | Self::Checkpoint(_)
             | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
@@ -180,6 +195,13 @@ impl factory_journal::Record for Record {
             | Self::RunResumed(_)
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
+            Self::OrderMoved(moved) => Keys {
+                order: Some(moved.order.to_string()),
+                run: Some(command_key(moved.command)),
+                ..Keys::default()
+            },
+            Self::NestCommanded(it) => Keys { run: Some(command_key(it.command)), ..Keys::default() },
+            Self::RecipeCommanded(it) => Keys { run: Some(command_key(it.command)), ..Keys::default() },
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
             Self::UnitRefused(refused) => Keys {
                 unit: Some(refused.serial.to_string()),
@@ -213,6 +235,16 @@ pub struct OrderOpened {
     /// SHA-256 of the list of its units; absent where any unit may be made.
     #[n(4)]
     pub units: Option<ByteArray<32>>,
+    /// What was signed; absent in records of old stations.
+    #[n(8)]
+    pub quota: Option<Quota>,
+}
+
+impl OrderOpened {
+    /// Whether the same was to be opened.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Self { quota: None, ..self.clone() } == Self { quota: None, ..other.clone() }
+    }
 }
 
 /// A run was accepted.
@@ -542,6 +574,12 @@ pub struct Checkpoint {
     /// The newest statement of each CA and account.
     #[cbor(n(10), default)]
     pub attested: Vec<RegistrationAttested>,
+    /// The nests that were parked by hand, as they were.
+    #[cbor(n(11), default)]
+    pub parked: Vec<NestCommanded>,
+    /// What was uploaded, and then what was activated, as it was.
+    #[cbor(n(12), default)]
+    pub recipes: Vec<RecipeCommanded>,
 }
 
 /// How far a work order has come.
@@ -553,6 +591,9 @@ pub struct OrderTally {
     /// Units that passed.
     #[n(1)]
     pub passed: u32,
+    /// As it was paused, resumed or closed last.
+    #[n(5)]
+    pub moved: Option<OrderMoved>,
 }
 
 /// A unit that must not be started.

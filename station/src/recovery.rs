@@ -3,9 +3,9 @@
 use factory_journal::{Journal, JournalError, Sequence};
 
 use crate::{
-    books::Books,
+    books::{Books, OpenRun},
     phase::IllegalRecord,
-    record::{CHECKPOINTS, Record},
+    record::{CHECKPOINTS, Record, RunId},
 };
 
 // Read in about a tenth of a second; a checkpoint is a record of a few hundred bytes for each open order.
@@ -25,6 +25,17 @@ pub enum RecoveryError {
 /// All that must be known of the past. Blocks while it reads.
 pub fn recover(journal: &Journal<Record>) -> Result<Books, RecoveryError> {
     Ok(fold(journal)?.0)
+}
+
+/// What is known of a run without a result; `None` when it has one, or was never opened. Blocks while it reads.
+pub fn open_run(journal: &Journal<Record>, run: RunId) -> Result<Option<OpenRun>, RecoveryError> {
+    let mut books = Books::default();
+    for sequence in journal.by_run(&run.to_string())? {
+        if let Some(entry) = journal.get(sequence)? {
+            books.learn(entry.record)?;
+        }
+    }
+    Ok(books.open.remove(&run))
 }
 
 /// Journals what the past comes to, if enough has happened since that was done last: the next start then reads from

@@ -1,6 +1,6 @@
 //! The instruments of one nest, on one screen.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use factory_fixtures::{
     console::Console,
@@ -10,7 +10,15 @@ use factory_fixtures::{
     tag::writer::TagWriter,
 };
 
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
 use crate::config::{ConsoleSettings, NestSettings};
+
+/// So often a nest shows which one it is, for five seconds in all.
+const BLINKS: u32 = 10;
+/// As long as the lamp is lit.
+const DARK: Duration = Duration::from_millis(250);
 
 /// The instruments of one nest.
 pub struct Rig {
@@ -49,6 +57,21 @@ impl Rig {
         }
         let sentences: Vec<String> = faults.iter().map(|fault| chain(fault)).collect();
         Err(sentences.join("; and "))
+    }
+
+    /// Blinks with the probe until it is told to hurry. As [`Rig::check`], must not be called while a unit is at work.
+    ///
+    /// # Errors
+    /// The probe does not answer; says what to do.
+    pub async fn blink(&mut self, hurry: &CancellationToken) -> Result<(), String> {
+        for _ in 0..BLINKS {
+            self.probe.blink().await.map_err(|fault| chain(&fault))?;
+            tokio::select! {
+                () = hurry.cancelled() => return Ok(()),
+                () = sleep(DARK) => {}
+            }
+        }
+        Ok(())
     }
 
     /// What went wrong with the last thing that an instrument was asked, if it was not the unit's fault.

@@ -15,28 +15,35 @@ use factory_proto::{
 };
 use tokio::task::spawn_blocking;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use self::access::HungUp;
 use crate::{
+    callers::Caller,
     commands::to_the_end,
     health::{self, parts::Parts},
     line::offline::OfflineError,
-    nest::{Nest, Shared, Start},
+    nest::{
+        Look, Nest, Shared, Start,
+        choice::{Choice, Wanted},
+    },
     preflight,
     provenance::Trouble,
-    recipe::{Recipe, template},
-    record::{OrderOpened, RunId},
+    recipe::{Recipe, RecipeError, template},
+    record::{NestAct, NestCommanded, OrderOpened, RunId},
+    shelf::Shelf,
     unit_list::UnitList,
     units::Unit,
 };
 
 pub mod access;
 mod audit;
+mod books;
 pub mod command;
 pub mod deadline;
 mod frame;
 pub mod page;
+mod recipes;
 pub mod refusal;
 pub mod watch;
 pub mod wire;
@@ -50,6 +57,10 @@ pub struct StationService {
     pub name: NestName,
     /// The nests by name.
     pub nests: Arc<BTreeMap<NestName, Nest>>,
+    /// What was uploaded.
+    pub shelf: Arc<Shelf>,
+    /// Chooses one of them.
+    pub choice: Arc<Choice>,
     /// What the nests share.
     pub shared: Shared,
     /// Whether heads of the log are signed.
@@ -71,9 +82,10 @@ impl station_server::Station for StationService {
         request: Request<messages::OpenWorkOrderRequest>,
     ) -> Answer<messages::OpenWorkOrderResponse> {
         let open = command::OpenOrder::try_from(request.into_inner())?;
-        let recipe = self.shared.recipes.named(&open.recipe).map_err(refused)?;
+        let _steady = self.shelf.steady().await;
+        let recipe = self.recipe_of(&open).map_err(refused)?;
         if let Some(list) = &open.units {
-            check_units(recipe, &open.order, list)?;
+            check_units(&recipe, &open.order, list)?;
         }
         let order = OrderOpened {
             order: open.order,
@@ -81,6 +93,8 @@ impl station_server::Station for StationService {
             recipe_digest: recipe.digest,
             quantity: open.quantity,
             units: open.units.as_ref().map(|list| list.digest().into()),
+            // As the signer will read it.
+            quota: None,
         };
         if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(refused)? {
             let refusal = Refusal::of(ErrorReason::StationNotReady);
@@ -94,25 +108,158 @@ impl station_server::Station for StationService {
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
+    async fn pause_work_order(
+        &self,
+        request: Request<messages::PauseWorkOrderRequest>,
+    ) -> Answer<messages::PauseWorkOrderResponse> {
+        let paused = command::pause(request.into_inner())?;
+        tracing::info!(order = %paused.order, reason = paused.reason, "pause asked for");
+        let orders = self.shared.orders.clone();
+        let order = to_the_end(async move { orders.pause_or_resume(paused).await }).await.map_err(refused)?;
+        Ok(Response::new(messages::PauseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn resume_work_order(
+        &self,
+        request: Request<messages::ResumeWorkOrderRequest>,
+    ) -> Answer<messages::ResumeWorkOrderResponse> {
+        let resumed = command::resume(request.into_inner())?;
+        tracing::info!(order = %resumed.order, reason = resumed.reason, "resumption asked for");
+        let orders = self.shared.orders.clone();
+        let order =
+            to_the_end(async move { orders.pause_or_resume(resumed).await }).await.map_err(refused)?;
+        Ok(Response::new(messages::ResumeWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn close_work_order(
+        &self,
+        request: Request<messages::CloseWorkOrderRequest>,
+    ) -> Answer<messages::CloseWorkOrderResponse> {
+        let closed = command::close(request.into_inner())?;
+        tracing::info!(order = %closed.order, reason = closed.reason, "closing asked for");
+        let (orders, signer) = (self.shared.orders.clone(), self.shared.signer.clone());
+        let order = to_the_end(async move { orders.close(closed, &signer).await }).await.map_err(refused)?;
+        Ok(Response::new(messages::CloseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
+    }
+
+    async fn reconcile_work_order(
+        &self,
+        request: Request<messages::ReconcileWorkOrderRequest>,
+    ) -> Answer<messages::ReconcileWorkOrderResponse> {
+        let asked = command::Reconcile::try_from(request.into_inner())?;
+        let (orders, signer) = (&self.shared.orders, &self.shared.signer);
+        let books = orders.reconcile(&asked.order, signer).await.map_err(refused)?;
+        let order = orders.get(&asked.order).map_err(refused)?;
+        Ok(Response::new(books::page(&order, &books, asked.from, asked.size)))
+    }
+
+    async fn upload_recipe(
+        &self,
+        request: Request<Streaming<messages::UploadRecipeRequest>>,
+    ) -> Answer<messages::UploadRecipeResponse> {
+        let caller = caller(&request);
+        let digest = recipes::upload(&self.shelf, request.into_inner(), caller).await?;
+        Ok(Response::new(messages::UploadRecipeResponse { recipe_digest: digest.to_vec() }))
+    }
+
+    async fn list_recipes(
+        &self,
+        _: Request<messages::ListRecipesRequest>,
+    ) -> Answer<messages::ListRecipesResponse> {
+        let recipes = self.shelf.list().into_iter().map(recipes::description).collect();
+        Ok(Response::new(messages::ListRecipesResponse { recipes }))
+    }
+
+    async fn activate_recipe(
+        &self,
+        request: Request<messages::ActivateRecipeRequest>,
+    ) -> Answer<messages::ActivateRecipeResponse> {
+        let caller = caller(&request);
+        let messages::ActivateRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
+        let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
+        let shelf = self.shelf.clone();
+        to_the_end(async move { shelf.activate(key, by).await }).await.map_err(refused)?;
+        Ok(Response::new(messages::ActivateRecipeResponse {}))
+    }
+
+    async fn remove_recipe(
+        &self,
+        request: Request<messages::RemoveRecipeRequest>,
+    ) -> Answer<messages::RemoveRecipeResponse> {
+        let caller = caller(&request);
+        let messages::RemoveRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
+        let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
+        let shelf = self.shelf.clone();
+        to_the_end(async move { shelf.remove(key, by).await }).await.map_err(refused)?;
+        Ok(Response::new(messages::RemoveRecipeResponse {}))
+    }
+
     async fn start_unit(
         &self,
         request: Request<messages::StartUnitRequest>,
     ) -> Answer<messages::StartUnitResponse> {
         let hung_up: Option<HungUp> = request.extensions().get().cloned();
         let start = command::StartUnit::try_from(request.into_inner())?;
-        let run = RunId::of_command(start.command.id);
-        let turn = self.shared.commands.begin(start.command).await.map_err(refused)?;
-        if !turn.is_again() {
-            let nest = self.nests.get(&start.nest).ok_or_else(|| no_nest(&start.nest))?;
-            let start = Start { turn, run, order: start.order, serial: start.serial, values: start.values };
-            // Nobody waits for a unit whose caller has gone before the line's controller had answered.
-            let started = match hung_up {
-                Some(hung_up) => hung_up.or(nest.start(start)).await?,
-                None => nest.start(start).await,
+        let command::StartUnit { command, nest, order, serial, values } = start;
+        let run = RunId::of_command(command.id);
+        let starting = async {
+            let Some(name) = nest else {
+                let wanted = Wanted { command, run, order, serial, values };
+                return self.choice.start(&self.nests, wanted).await.map_err(refused);
             };
-            started.map_err(refused)?;
-        }
-        Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string() }))
+            let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+            if !turn.is_again() {
+                let start = Start { turn, run, order, serial, values };
+                self.nest(&name)?.start(start).await.map_err(refused)?;
+            }
+            Ok(name)
+        };
+        // Nobody waits for a unit whose caller has gone before the line's controller had answered.
+        let nest = match hung_up {
+            Some(hung_up) => hung_up.or(starting).await?,
+            None => starting.await,
+        }?;
+        Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string(), nest: nest.to_string() }))
+    }
+
+    async fn park_nest(
+        &self,
+        request: Request<messages::ParkNestRequest>,
+    ) -> Answer<messages::ParkNestResponse> {
+        let caller = caller(&request);
+        let parked = command::park(request.into_inner(), caller)?;
+        self.by_hand(parked).await?;
+        Ok(Response::new(messages::ParkNestResponse {}))
+    }
+
+    async fn enable_nest(
+        &self,
+        request: Request<messages::EnableNestRequest>,
+    ) -> Answer<messages::EnableNestResponse> {
+        let caller = caller(&request);
+        let messages::EnableNestRequest { command_id, nest } = request.into_inner();
+        self.by_hand(command::nest(&command_id, &nest, NestAct::Enable, caller)?).await?;
+        Ok(Response::new(messages::EnableNestResponse {}))
+    }
+
+    async fn clear_nest(
+        &self,
+        request: Request<messages::ClearNestRequest>,
+    ) -> Answer<messages::ClearNestResponse> {
+        let caller = caller(&request);
+        let messages::ClearNestRequest { command_id, nest } = request.into_inner();
+        let look = self.by_hand(command::nest(&command_id, &nest, NestAct::Clear, caller)?).await?;
+        Ok(Response::new(messages::ClearNestResponse { parked: look.parked.unwrap_or_default() }))
+    }
+
+    async fn identify_nest(
+        &self,
+        request: Request<messages::IdentifyNestRequest>,
+    ) -> Answer<messages::IdentifyNestResponse> {
+        let caller = caller(&request);
+        let messages::IdentifyNestRequest { command_id, nest } = request.into_inner();
+        self.by_hand(command::nest(&command_id, &nest, NestAct::Identify, caller)?).await?;
+        Ok(Response::new(messages::IdentifyNestResponse {}))
     }
 
     async fn abort_unit(
@@ -262,7 +409,7 @@ impl station_server::Station for StationService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             nests,
             work_orders: self.shared.orders.list().iter().map(wire::order).collect(),
-            recipes: self.shared.recipes.all().map(|(name, _)| name.to_string()).collect(),
+            recipes: self.shared.recipes.all().iter().map(|recipe| recipe.name.to_string()).collect(),
             unacknowledged_results: standing.results,
             oldest_unacknowledged: standing.oldest.map(Into::into),
             provenance_trouble: self.provenance.get().unwrap_or_default(),
@@ -333,6 +480,25 @@ impl StationService {
         None
     }
 
+    /// The recipe that an order is to be opened with: the one that it names, or was opened with, or the active one.
+    fn recipe_of(&self, open: &command::OpenOrder) -> Result<Arc<Recipe>, RecipeError> {
+        let recipes = &self.shared.recipes;
+        let before = self.shared.orders.get(&open.order).ok();
+        let before = before.filter(|order| order.opened.recipe == open.recipe);
+        match open.digest.or(before.map(|order| order.opened.recipe_digest)) {
+            Some(digest) => recipes.get(&open.recipe, &digest),
+            None => recipes.named(&open.recipe),
+        }
+    }
+
+    fn nest(&self, name: &NestName) -> Result<&Nest, Status> {
+        self.nests.get(name).ok_or_else(|| no_nest(name))
+    }
+
+    async fn by_hand(&self, command: NestCommanded) -> Result<Look, Status> {
+        self.nest(&command.nest)?.command(command).await.map_err(refused)
+    }
+
     fn find(&self, run: RunId) -> Result<Unit, Status> {
         let unit = self.shared.units.find(run).map_err(refused)?;
         unit.ok_or_else(|| {
@@ -346,6 +512,12 @@ impl StationService {
 fn no_nest(nest: &NestName) -> Status {
     let refusal = Refusal::of(ErrorReason::NestUnknown).about("nest", nest);
     refusal.says(&format!("this station has no nest {nest}"))
+}
+
+/// Who calls, for people.
+fn caller<T>(request: &Request<T>) -> String {
+    let caller = request.extensions().get::<Caller>();
+    caller.map_or_else(|| "an unknown caller".to_owned(), |caller| caller.name().to_owned())
 }
 
 /// Every unit of a list must be one that can be made, and have a name of its own; up to so many complaints.

@@ -20,11 +20,13 @@ use uuid::Uuid;
 use crate::{
     contact::Contact,
     place::{Place, TlsError},
-    record::{HeadSigned, IssuanceAsked},
+    record::{HeadSigned, IssuanceAsked, Quota},
 };
 
+mod books;
 mod kept_head;
 
+pub use books::{Place as IssuancePlace, Reckoned, SignerBooks};
 use kept_head::KeptHead;
 
 // Tried again for 3 s in all, which is what a service manager takes to bring a signer back.
@@ -59,6 +61,11 @@ pub enum SignerError {
     /// It does not do this.
     #[error("the signer refused: {0}")]
     Refused(String),
+    /// It answered what no signer does.
+    #[error(
+        "the signer answered what this station does not understand; see that both are of the same version: {0}"
+    )]
+    Strange(String),
     /// It signed another head of this log, which does not go with this one.
     #[error(
         "the signer knows another head of this log, which was rolled back, changed, or restored from an old copy; \
@@ -97,8 +104,8 @@ pub struct Ordered {
     pub order: String,
     /// SHA-256 of the recipe that it is for.
     pub recipe_digest: Vec<u8>,
-    /// Units ordered.
-    pub quantity: u32,
+    /// What may be made of it.
+    pub quota: Quota,
     /// SHA-256 of the certificate of the CA that signs for it.
     pub ca_fingerprint: Vec<u8>,
 }
@@ -173,10 +180,18 @@ impl Signer {
             async move { client.open_order(request).await }
         };
         let order = self.patiently(ANSWER, open).await?;
+        let quota = Quota {
+            product: order.product,
+            quantity: order.quantity,
+            spare: order.spare,
+            replacements: order.replacements,
+            not_before: order.not_before,
+            not_after: order.not_after,
+        };
         Ok(Ordered {
             order: order.work_order,
             recipe_digest: order.recipe_digest,
-            quantity: order.quantity,
+            quota,
             ca_fingerprint: order.ca_fingerprint,
         })
     }

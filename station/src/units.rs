@@ -1,14 +1,20 @@
 //! What the journal knows of runs and units.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use factory_journal::{Entry, Journal, JournalError, Sequence};
-use factory_proto::{ids::Serial, outcome::Outcome};
+use factory_proto::{
+    ids::{OrderId, Serial},
+    outcome::Outcome,
+};
 use uuid::Uuid;
 
 use crate::{
     history::History,
-    record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
+    record::{self, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
 };
 
 /// A run as far as it has come.
@@ -108,6 +114,31 @@ impl Units {
             |record| if let Record::UnitDisposed(disposed) = record { Some(disposed) } else { None };
         let mut all = self.about(serial)?.filter_map(|record| record.map(disposed).transpose());
         all.try_fold(None, |_, disposed| Ok(Some(disposed?)))
+    }
+
+    /// The units of which there was a run in an order.
+    pub fn serials(&self, order: &OrderId) -> Result<BTreeSet<Serial>, JournalError> {
+        let mut serials = BTreeSet::new();
+        for sequence in self.0.by_order(order.as_str())? {
+            if let Some(Record::RunOpened(opened)) = self.0.get(sequence)?.map(|entry| entry.record) {
+                serials.insert(opened.serial);
+            }
+        }
+        Ok(serials)
+    }
+
+    /// All that was recorded of a unit, oldest first, less what happened within its runs.
+    pub fn story(&self, serial: &Serial) -> Result<Vec<Entry<Record>>, JournalError> {
+        let sequences = self.0.by_unit(serial.as_str())?.into_iter();
+        sequences.filter_map(|sequence| self.0.get(sequence).transpose()).collect()
+    }
+
+    /// What a command has made true, if it was carried out.
+    pub fn commanded(&self, command: Uuid) -> Result<Option<Record>, JournalError> {
+        let Some(first) = self.0.by_run(&record::command_key(command))?.first().copied() else {
+            return Ok(None);
+        };
+        Ok(self.0.get(first)?.map(|entry| entry.record))
     }
 
     /// What a unit went through, as the records up to and without `before` tell; all of them where that is absent.

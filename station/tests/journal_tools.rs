@@ -38,6 +38,7 @@ fn order(number: u32) -> Record {
         recipe_digest: [7; 32],
         quantity: number,
         units: None,
+        quota: None,
     })
 }
 

@@ -29,6 +29,7 @@ pub fn serve(path: &Path, nest: NestHandle) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     thread::spawn(move || {
         for host in listener.incoming().filter_map(Result::ok) {
+            nest.ask(|nest| nest.probe_hosts += 1);
             // A host may be killed at any moment; the next one finds a probe that knows nothing of it.
             if let Err(error) = Probe::new(nest.clone()).converse(host) {
                 tracing::debug!(%error, "a host went away");

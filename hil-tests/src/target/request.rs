@@ -66,6 +66,8 @@ pub struct State {
     pub firmware: Option<String>,
     /// Whether the device program has the serial line.
     pub fcc_running: bool,
+    /// How often a host has opened the probe.
+    pub probe_hosts: u64,
     /// How the last device program of this board ended.
     pub device_end: Option<DeviceEnd>,
 }

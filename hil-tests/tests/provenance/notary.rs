@@ -12,8 +12,8 @@ use factory_proto::{
     head::HeadStatement,
     signer::{
         DescribeRequest, DescribeResponse, DisposeRequest, DisposeResponse, GetOrderRequest, IssueRequest,
-        IssueResponse, LookupRequest, LookupResponse, OpenOrderRequest, Order, SignHeadRequest,
-        SignHeadResponse, signer_server,
+        IssueResponse, ListIssuancesRequest, ListIssuancesResponse, LookupRequest, LookupResponse,
+        OpenOrderRequest, Order, SignHeadRequest, SignHeadResponse, signer_server,
     },
 };
 use factory_station::{
@@ -99,6 +99,13 @@ impl signer_server::Signer for SignerDaemon {
     }
 
     async fn get_order(&self, _: Request<GetOrderRequest>) -> Result<Response<Order>, Status> {
+        Err(Status::unimplemented("it signs heads only"))
+    }
+
+    async fn list_issuances(
+        &self,
+        _: Request<ListIssuancesRequest>,
+    ) -> Result<Response<ListIssuancesResponse>, Status> {
         Err(Status::unimplemented("it signs heads only"))
     }
 

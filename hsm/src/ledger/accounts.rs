@@ -192,6 +192,8 @@ pub struct Accounts {
     by_key: HashMap<[u8; 32], String>,
     heads: HashMap<[u8; 16], (HeadStatement, HeadSigned)>,
     orders: HashMap<String, OrderAccount>,
+    /// The issuances of each order, as they were counted.
+    counted: HashMap<String, Vec<String>>,
     latest: i64,
     /// In the order in which they became void.
     voided: Vec<String>,
@@ -288,6 +290,7 @@ impl Accounts {
             self.void(old);
         }
         let replaces = self.replaces(asked);
+        self.counted.entry(asked.order.clone()).or_default().push(asked.issuance.clone());
         if let Some(order) = self.orders.get_mut(&asked.order) {
             if replaces {
                 order.replacements += 1;
@@ -408,10 +411,10 @@ impl Accounts {
         (now.max(self.latest), all.map(voided).collect())
     }
 
-    /// The issuances of an order, in no order of their own.
-    pub fn issuances<'a>(&'a self, order: &'a str) -> impl Iterator<Item = (&'a str, &'a Account)> {
-        let all = self.issuances.iter().filter(move |(_, account)| account.order == order);
-        all.map(|(id, account)| (id.as_str(), account))
+    /// The issuances of an order, as they were counted.
+    pub fn issuances(&self, order: &str) -> impl Iterator<Item = (&str, &Account)> {
+        let counted = self.counted.get(order).map_or(&[][..], Vec::as_slice);
+        counted.iter().filter_map(|id| Some((id.as_str(), self.issuances.get(id)?)))
     }
 
     /// What is known of an issuance.

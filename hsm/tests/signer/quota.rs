@@ -4,8 +4,8 @@ use std::{fs, process::Command};
 
 use factory_hsm::order::WorkOrder;
 use factory_proto::signer::{
-    DisposeRequest, Disposition, GetOrderRequest, IssuanceState, IssueRequest, LookupRequest, Order,
-    signer_client::SignerClient,
+    DisposeRequest, Disposition, GetOrderRequest, IssuancePlace, IssuanceState, IssueRequest,
+    ListIssuancesRequest, LookupRequest, Order, signer_client::SignerClient,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -32,6 +32,26 @@ fn order(rig: &Rig, change: impl FnOnce(&mut WorkOrder)) -> String {
 async fn books(server: &Server) -> Order {
     let request = GetOrderRequest { work_order: USUAL.to_owned() };
     SignerClient::new(server.connect().await).get_order(request).await.unwrap().into_inner()
+}
+
+/// All issuances of the order, in pages.
+async fn listed(server: &Server, page_size: u32) -> Vec<(String, String, IssuancePlace)> {
+    let (mut client, mut listed) = (SignerClient::new(server.connect().await), Vec::new());
+    let mut request =
+        ListIssuancesRequest { work_order: USUAL.to_owned(), page_size, page_token: String::new() };
+    loop {
+        let page = client.list_issuances(request.clone()).await.unwrap().into_inner();
+        assert!(page_size == 0 || page.issuances.len() <= page_size as usize);
+        listed.extend(
+            page.issuances
+                .into_iter()
+                .map(|it| (it.issuance_id.clone(), it.endpoint_name.clone(), it.place())),
+        );
+        if page.next_page_token.is_empty() {
+            return listed;
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 async fn dispose(server: &Server, unit: &IssueRequest, disposition: Disposition) -> Result<(), Status> {
@@ -190,6 +210,19 @@ async fn the_books_of_an_order_add_up_and_name_who_is_missing() {
     assert_eq!((text, code), (expected, Some(1)));
     let told = books(&server).await;
     assert_eq!((told.shipped, told.scrapped, told.quarantined, told.superseded, told.open), (2, 1, 1, 1, 1));
+    let expected = [
+        (&shipped, IssuancePlace::Shipped),
+        (&scrapped, IssuancePlace::Scrapped),
+        (&aside, IssuancePlace::Quarantined),
+        (&dead, IssuancePlace::Superseded),
+        (&open, IssuancePlace::Open),
+        (&anew, IssuancePlace::Shipped),
+    ];
+    let expected =
+        expected.map(|(unit, place)| (unit.issuance_id.clone(), unit.endpoint_name.clone(), place));
+    for size in [1, 2, 3, 6, 0] {
+        assert_eq!(listed(&server, size).await, expected, "in pages of {size}");
+    }
 
     dispose(&server, &open, Disposition::Shipped).await.unwrap();
     server.kill();
@@ -249,6 +282,20 @@ async fn the_books_are_only_for_those_whose_order_it_is() {
     refused(client.get_order(request).await, Code::PermissionDenied, "is none of this station's");
     let request = GetOrderRequest { work_order: "WO-1".to_owned() };
     refused(client.get_order(request).await, Code::NotFound, "WO-1 is not open");
+    let list = |order: &str, page_size, token: &str| ListIssuancesRequest {
+        work_order: order.to_owned(),
+        page_size,
+        page_token: token.to_owned(),
+    };
+    for (request, code, text) in [
+        (list("WO-2", 0, ""), Code::PermissionDenied, "is none of this station's"),
+        (list("WO-1", 0, ""), Code::NotFound, "WO-1 is not open"),
+        (list("WO 1", 0, ""), Code::InvalidArgument, "work_order "),
+        (list("WO-1", 1001, ""), Code::InvalidArgument, "page_size is 1001"),
+        (list("WO-1", 0, "-1"), Code::InvalidArgument, "page_token is not"),
+    ] {
+        refused(client.list_issuances(request).await, code, text);
+    }
     let elsewhere = orders::sign(&rig.path(""), &orders::generous(&rig.path(""), "WO-2"));
     refused(server.open_signed(&elsewhere).await, Code::PermissionDenied, "is none of this station's");
     let unknown = LookupRequest { issuance_id: Uuid::now_v7().to_string() };

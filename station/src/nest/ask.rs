@@ -61,7 +61,7 @@ impl Keeper {
         match self.question(&candidate) {
             Ok(question) => {
                 let ask = interlock::ask(self.shared.line.controllers.clone(), deadline, question);
-                self.state = match mem::replace(&mut self.state, State::OutOfOrder) {
+                self.state = match mem::replace(&mut self.state, State::OutOfOrder(None)) {
                     State::Free(rig) => {
                         State::Asking(Box::new(Asking { candidate, rig, answer: Box::pin(ask), reply }))
                     }
@@ -123,7 +123,7 @@ impl Keeper {
 
     /// The nest is free again; the question is dropped.
     fn stop_asking(&mut self) -> Option<(Candidate, Reply)> {
-        match mem::replace(&mut self.state, State::OutOfOrder) {
+        match mem::replace(&mut self.state, State::OutOfOrder(None)) {
             State::Asking(asking) => {
                 let Asking { candidate, rig, reply, .. } = *asking;
                 self.state = State::Free(rig);

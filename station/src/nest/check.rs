@@ -6,14 +6,15 @@ use std::{mem, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use factory_proto::outcome::Outcome;
 use tokio::{
+    sync::oneshot,
     task::JoinError,
     time::{Instant, sleep_until},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use super::{
-    Keeper, Left, Start, State,
+    HandError, Keeper, Left, Look, Start, State,
     ask::Reply,
     parking::{News, Parking},
 };
@@ -35,6 +36,14 @@ pub(super) struct Check {
     pub(super) left: Option<RunId>,
     /// Who wants to start a unit.
     waiting: Vec<(Start, Reply)>,
+    /// Who wants to know what comes of it.
+    asking: Vec<oneshot::Sender<Result<Look, HandError>>>,
+    /// Who sees the lamp blink.
+    watching: Vec<oneshot::Sender<Result<Look, HandError>>>,
+    /// Who wants to see it blink afterwards.
+    looking: Vec<oneshot::Sender<Result<Look, HandError>>>,
+    /// Ends what need not be done.
+    hurry: CancellationToken,
 }
 
 impl Check {
@@ -45,7 +54,23 @@ impl Check {
 
     /// Answers a start when it is done.
     pub(super) fn wait(&mut self, start: Start, reply: Reply) {
+        self.hurry.cancel();
         self.waiting.push((start, reply));
+    }
+
+    /// Tells somebody what comes of it.
+    pub(super) fn tell(&mut self, reply: oneshot::Sender<Result<Look, HandError>>) {
+        self.asking.push(reply);
+    }
+
+    /// Tells somebody who sees the lamp blink when that is over, and whether it did.
+    pub(super) fn watch(&mut self, reply: oneshot::Sender<Result<Look, HandError>>) {
+        self.watching.push(reply);
+    }
+
+    /// Lets the lamp blink for somebody when it is done.
+    pub(super) fn blink_then(&mut self, reply: oneshot::Sender<Result<Look, HandError>>) {
+        self.looking.push(reply);
     }
 }
 
@@ -99,6 +124,7 @@ impl Keeper {
         let closed = self.shared.units.find(run.run).ok().flatten().and_then(|unit| unit.closed);
         let trouble = rig.trouble();
         self.state = State::Free(rig);
+        self.free_since = std::time::Instant::now();
         match (closed.map(|closed| closed.outcome), trouble) {
             (Some(Outcome::Pass), _) => self.health.learn(News::Worked),
             (Some(Outcome::Error | Outcome::Timeout), None) | (Some(Outcome::Aborted), Some(_)) => {
@@ -117,25 +143,51 @@ impl Keeper {
 
     /// Has the instruments of a free nest say whether they answer.
     pub(super) fn check(&mut self, left: Option<RunId>) {
-        let state = mem::replace(&mut self.state, State::OutOfOrder);
+        self.begin_check(left, false);
+    }
+
+    /// The same, after its lamp has blinked.
+    pub(super) fn blink_and_check(&mut self) {
+        self.begin_check(None, true);
+    }
+
+    fn begin_check(&mut self, left: Option<RunId>, blinks: bool) {
+        let hurry = CancellationToken::new();
+        let state = mem::replace(&mut self.state, State::OutOfOrder(None));
         self.state = match state {
             State::Free(mut rig) => {
+                let hurried = hurry.clone();
                 let task = tokio::spawn(async move {
-                    let answer = rig.check().await;
+                    let blinked = if blinks { rig.blink(&hurried).await } else { Ok(()) };
+                    let answer = match blinked {
+                        Ok(()) => rig.check().await,
+                        silent => silent,
+                    };
                     (rig, answer)
                 });
-                State::Checking(Check { task: AbortOnDropHandle::new(task), left, waiting: Vec::new() })
+                let task = AbortOnDropHandle::new(task);
+                State::Checking(Check {
+                    task,
+                    left,
+                    waiting: Vec::new(),
+                    asking: Vec::new(),
+                    watching: Vec::new(),
+                    looking: Vec::new(),
+                    hurry,
+                })
             }
             other => other,
         };
     }
 
     pub(super) async fn checked(&mut self, checked: Result<Checked, JoinError>) {
-        let State::Checking(Check { left, waiting, .. }) = mem::replace(&mut self.state, State::OutOfOrder)
+        let State::Checking(Check { left, waiting, asking, watching, looking, .. }) =
+            mem::replace(&mut self.state, State::OutOfOrder(None))
         else {
             unreachable!("a check ends in the state that it began")
         };
         let before = self.health.parked().map(str::to_owned);
+        let dark = checked.as_ref().ok().and_then(|(_, answer)| answer.clone().err());
         match checked {
             Ok((rig, answer)) => {
                 self.state = State::Free(rig);
@@ -150,21 +202,35 @@ impl Keeper {
         } else if left.is_some() || self.health.parked() != before.as_deref() {
             self.tell();
         }
+        for reply in asking {
+            // An asker that went away does not want the answer.
+            let _ = reply.send(Ok(self.look()));
+        }
+        for reply in watching {
+            let answer = match dark.clone() {
+                None => Ok(self.look()),
+                Some(reason) => Err(HandError::Dark { nest: self.name.clone(), reason }),
+            };
+            let _ = reply.send(answer);
+        }
         for (start, reply) in waiting {
             self.start(start, reply).await;
+        }
+        for reply in looking {
+            self.identify(reply);
         }
     }
 
     /// Tells watchers that the nest is free, or parked.
     pub(super) fn tell(&self) {
-        match self.health.parked() {
+        match self.parked() {
             None => {
                 info!(nest = %self.name, "nest is free");
                 self.shared.events.tell_nest(&self.name, false);
             }
             Some(reason) => {
                 warn!(nest = %self.name, reason, "nest is parked");
-                self.shared.events.tell_parked(&self.name, reason);
+                self.shared.events.tell_parked(&self.name, &reason);
             }
         }
     }

@@ -33,7 +33,7 @@ impl Left {
     pub fn find(open: OpenRun, shared: &Shared) -> Result<Self, String> {
         let (recipe, digest) = shared.orders.recipe(&open.run.order).map_err(|error| error.to_string())?;
         let recipe = shared.recipes.get(&recipe, &digest).map_err(|error| error.to_string())?;
-        let place = shared.orders.reserve(&open.run).map_err(|error| error.to_string())?;
+        let place = shared.orders.take_up(&open.run).map_err(|error| error.to_string())?;
         Ok(Self { open, recipe, place })
     }
 

@@ -66,6 +66,7 @@ fn all() -> Vec<Record> {
             recipe_digest: [0; 32],
             quantity: 1,
             units: None,
+            quota: None,
         }),
         Record::UnitReleased(UnitReleased {
             command: Uuid::nil(),

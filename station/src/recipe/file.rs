@@ -1,7 +1,7 @@
 //! The recipe file: as written, with all its mistakes found when it is loaded.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU8,
     path::{Path, PathBuf},
@@ -59,9 +59,27 @@ pub enum RecipeError {
     /// Not loaded.
     #[error("there is no recipe {0} at this station")]
     Unknown(RecipeName),
-    /// The file is another than when the order was opened.
-    #[error("recipe {0} is not what it was when the work order was opened; open a new order")]
-    Changed(RecipeName),
+    /// None of its digests may be ordered without being named.
+    #[error("no recipe {0} is active at this station; activate one, or name its digest")]
+    NoneActive(RecipeName),
+    /// Others of its name are.
+    #[error("this station does not hold recipe {name} with SHA-256 {digest}: upload it, or open a new order")]
+    NotHeld {
+        /// Its name.
+        name: RecipeName,
+        /// In hex.
+        digest: String,
+    },
+    /// It was kept, and is not what it was.
+    #[error("recipe {name} with SHA-256 {digest} cannot be used any more: {reason}")]
+    Broken {
+        /// Its name.
+        name: RecipeName,
+        /// In hex.
+        digest: String,
+        /// What is wrong with it; one complaint a line.
+        reason: String,
+    },
 }
 
 /// Loads every `*.toml` of a folder; the mistakes of all files at once.
@@ -90,14 +108,31 @@ pub(super) fn load(
 
 /// Reads one recipe, with all that it names.
 pub(super) fn read(path: &Path, signatures: &Signatures) -> Result<Recipe, RecipeError> {
+    read_with(path, signatures, Sources::new(signatures)).map(|(recipe, _)| recipe)
+}
+
+/// Reads one recipe that may name nothing but files beside it; and which ones it names.
+pub(super) fn read_alone(
+    path: &Path,
+    signatures: &Signatures,
+) -> Result<(Recipe, BTreeSet<PathBuf>), RecipeError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    read_with(path, signatures, Sources::beside(signatures, folder))
+}
+
+fn read_with(
+    path: &Path,
+    signatures: &Signatures,
+    sources: Sources<'_>,
+) -> Result<(Recipe, BTreeSet<PathBuf>), RecipeError> {
     let name = name(path)?;
     let text = std::fs::read_to_string(path)
         .map_err(|source| RecipeError::Unreadable { path: path.to_owned(), source })?;
     signatures.check(path, text.as_bytes()).map_err(|unsigned| RecipeError::Refused(unsigned.to_string()))?;
-    let sources = Sources::new(signatures);
     let recipe = factory_settings::parse(path, &text, |file| written(name, file, &sources))
         .map_err(|refused| RecipeError::Refused(refused.to_string()))?;
-    Ok(Recipe { digest: sources.digest(&text), ..recipe })
+    let named = sources.named();
+    Ok((Recipe { digest: sources.digest(&text), ..recipe }, named))
 }
 
 fn name(path: &Path) -> Result<RecipeName, RecipeError> {

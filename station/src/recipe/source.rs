@@ -1,6 +1,12 @@
 //! The files that a recipe names: read once, held against their signatures, and counted into the recipe's digest.
 
-use std::{cell::RefCell, fmt::Display, fs, path::Path};
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use factory_settings::Table;
 use sha2::{Digest, Sha256};
@@ -10,18 +16,32 @@ use crate::signatures::Signatures;
 /// Reads files for one recipe.
 pub(super) struct Sources<'a> {
     signatures: &'a Signatures,
+    /// Where all of them must lie.
+    folder: Option<&'a Path>,
     digests: RefCell<Vec<[u8; 32]>>,
+    named: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Sources<'a> {
     /// Files that must be signed as demanded.
     pub(super) fn new(signatures: &'a Signatures) -> Self {
-        Self { signatures, digests: RefCell::default() }
+        Self { signatures, folder: None, digests: RefCell::default(), named: RefCell::default() }
+    }
+
+    /// The same, all in one folder.
+    pub(super) fn beside(signatures: &'a Signatures, folder: &'a Path) -> Self {
+        Self { folder: Some(folder), ..Self::new(signatures) }
     }
 
     /// What the file holds, and its SHA-256; or a complaint about `key`.
     pub(super) fn read(&self, file: &Table<'_>, key: &str, path: &Path) -> Option<(Vec<u8>, [u8; 32])> {
         let complain = |error: &dyn Display| file.complain(key, error.to_string());
+        // Neither a folder in between nor a way out of it: what is uploaded must not name what else is on the disk.
+        if self.folder.is_some_and(|folder| path.parent() != Some(folder) || path.file_name().is_none()) {
+            complain(&"must be the name of a file beside the recipe: it is uploaded with it");
+            return None;
+        }
+        self.named.borrow_mut().insert(path.to_owned());
         let bytes = fs::read(path)
             .inspect_err(|error| complain(&format_args!("{} cannot be read: {error}", path.display())))
             .ok()?;
@@ -42,6 +62,11 @@ impl<'a> Sources<'a> {
         let (bytes, _) = self.read(file, key, path)?;
         let complain = |error: &E| file.complain(key, format!("{} {error}", path.display()));
         parse(&bytes).inspect_err(complain).ok()
+    }
+
+    /// The files that were to be read.
+    pub(super) fn named(&self) -> BTreeSet<PathBuf> {
+        self.named.borrow().clone()
     }
 
     /// SHA-256 over the digest of the recipe file's text and those of all files read, in their order.

@@ -103,6 +103,18 @@ pub const RIGHTS: &[Right] = &[
     changes(station!("DisposeUnit"), PLANNING),
     changes(station!("AttestRegistration"), LINE),
     changes(station!("LoadOfflineBudget"), LINE),
+    changes(station!("PauseWorkOrder"), PLANNING),
+    changes(station!("ResumeWorkOrder"), PLANNING),
+    changes(station!("CloseWorkOrder"), PLANNING),
+    changes(station!("ParkNest"), LINE),
+    changes(station!("EnableNest"), LINE),
+    changes(station!("ClearNest"), LINE),
+    changes(station!("IdentifyNest"), LINE),
+    Right { path: station!("UploadRecipe"), roles: PLANNING, kind: Kind::Uploads },
+    changes(station!("ActivateRecipe"), PLANNING),
+    changes(station!("RemoveRecipe"), PLANNING),
+    looks(station!("ReconcileWorkOrder"), ANYBODY),
+    looks(station!("ListRecipes"), ANYBODY),
     looks(station!("GetUnit"), ANYBODY),
     looks(station!("ListUnits"), ANYBODY),
     looks(station!("WatchEvents"), ANYBODY),
@@ -258,11 +270,7 @@ impl Access {
         let answer = match read {
             Ok((call, message)) => {
                 audited.is_about(&message);
-                // What panics is audited as well.
-                match tokio::spawn(inner.call(call)).await {
-                    Ok(answer) => answered(answer),
-                    Err(_) => Err(failed()),
-                }
+                carried_out(inner.call(call)).await
             }
             Err(refused) => Err(refused),
         };
@@ -296,6 +304,16 @@ fn unread(error: FrameError, largest: usize) -> Status {
         ),
         FrameError::TooSlow => Status::deadline_exceeded("the message did not come to its end"),
         FrameError::Broken(status) => status,
+    }
+}
+
+/// What panics is audited as well.
+async fn carried_out(
+    call: impl Future<Output = Result<Response, Infallible>> + Send + 'static,
+) -> Result<Response, Status> {
+    match tokio::spawn(call).await {
+        Ok(answer) => answered(answer),
+        Err(_) => Err(failed()),
     }
 }
 

@@ -19,8 +19,12 @@ use super::{
 use crate::{
     commands::{Command, Contents},
     listing::Selection,
-    recipe::template::Values,
-    record::{RegistrationAttested, RunId, UnitDisposed, UnitReleased},
+    recipe::{RecipeKey, template::Values},
+    record::{
+        NestAct, NestCommanded, OrderMoved, OrderState, RegistrationAttested, RunId, UnitDisposed,
+        UnitReleased,
+    },
+    shelf,
     unit_list::UnitList,
     yields::survey::Asked,
 };
@@ -28,6 +32,8 @@ use crate::{
 const LARGEST_ORDER: u32 = 1_000_000;
 const LARGEST_PAGE: u32 = 1000;
 const LONGEST_REASON: usize = 200;
+/// Of a person.
+const LONGEST_NAME: usize = 64;
 const MOST_NESTS: usize = 1000;
 
 /// Collects what is wrong with a message.
@@ -57,6 +63,19 @@ impl Fields {
     fn range(&mut self, name: &str, value: u32, low: u32, high: u32) -> Option<u32> {
         let within = (low..=high).contains(&value).then_some(value);
         self.check(name, within.ok_or_else(|| format!("is {value}, must be {low} to {high}")))
+    }
+
+    fn digest(&mut self, bytes: &[u8]) -> Option<[u8; 32]> {
+        let length = bytes.len();
+        self.check("recipe_digest", bytes.try_into().map_err(|_| format!("has {length} bytes, must have 32")))
+    }
+
+    /// A reason that must be there.
+    fn given_reason(&mut self, reason: String) -> Option<String> {
+        if reason.trim().is_empty() {
+            return self.check("reason", Err("must say why"));
+        }
+        self.reason(reason)
     }
 
     /// The command that a call brings.
@@ -116,6 +135,8 @@ pub struct OpenOrder {
     pub order: OrderId,
     /// What is to be made.
     pub recipe: RecipeName,
+    /// SHA-256 of it, if that was said.
+    pub digest: Option<[u8; 32]>,
     /// How many.
     pub quantity: u32,
     /// As the brand owner signed it.
@@ -131,6 +152,10 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
         let command = fields.command(&mut request);
         let order = fields.parse("work_order", &request.work_order);
         let recipe = fields.parse("recipe", &request.recipe);
+        let digest = match &request.recipe_digest[..] {
+            [] => Some(None),
+            digest => fields.digest(digest).map(Some),
+        };
         let quantity = fields.range("quantity", request.quantity, 1, LARGEST_ORDER);
         let signed = (!request.signed_order.is_empty()).then_some(request.signed_order);
         let signed = fields.check("signed_order", signed.ok_or("is empty: give the brand owner's order"));
@@ -140,9 +165,74 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
         };
         let open = || {
             let (command, order, recipe) = (command?, order?, recipe?);
-            Some(Self { command, order, recipe, quantity: quantity?, signed: signed?, units: units? })
+            let (digest, quantity) = (digest?, quantity?);
+            Some(Self { command, order, recipe, digest, quantity, signed: signed?, units: units? })
         };
         fields.finish(open())
+    }
+}
+
+/// An order is paused.
+pub fn pause(request: messages::PauseWorkOrderRequest) -> Result<OrderMoved, Status> {
+    let messages::PauseWorkOrderRequest { command_id, work_order, reason } = request;
+    moved((command_id, work_order, reason), OrderState::Paused, false)
+}
+
+/// An order is resumed.
+pub fn resume(request: messages::ResumeWorkOrderRequest) -> Result<OrderMoved, Status> {
+    let messages::ResumeWorkOrderRequest { command_id, work_order, reason } = request;
+    moved((command_id, work_order, reason), OrderState::Open, false)
+}
+
+/// An order is closed.
+pub fn close(request: messages::CloseWorkOrderRequest) -> Result<OrderMoved, Status> {
+    let messages::CloseWorkOrderRequest { command_id, work_order, reason, even_if_open } = request;
+    moved((command_id, work_order, reason), OrderState::Closed, even_if_open)
+}
+
+fn moved(
+    (command, order, reason): (String, String, String),
+    to: OrderState,
+    even_if_open: bool,
+) -> Result<OrderMoved, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &command);
+    let order = fields.parse("work_order", &order);
+    let reason = fields.given_reason(reason);
+    let moved = || {
+        let (command, order, reason) = (command?, order?, reason?);
+        Some(OrderMoved { command, order, to, reason, even_if_open, at: SystemTime::now() })
+    };
+    fields.finish(moved())
+}
+
+/// The books of an order.
+pub struct Reconcile {
+    /// Which.
+    pub order: OrderId,
+    /// So many unsettled units are left out.
+    pub from: usize,
+    /// At most so many are wanted.
+    pub size: usize,
+}
+
+impl TryFrom<messages::ReconcileWorkOrderRequest> for Reconcile {
+    type Error = Status;
+    fn try_from(request: messages::ReconcileWorkOrderRequest) -> Result<Self, Status> {
+        let mut fields = Fields::default();
+        let order = fields.parse("work_order", &request.work_order);
+        let from = match request.page_token.as_str() {
+            "" => Some(0),
+            token => {
+                fields.check("page_token", token.parse().map_err(|_| "is not from an answer of this station"))
+            }
+        };
+        let size = match request.page_size {
+            0 => Some(100),
+            size => fields.range("page_size", size, 1, LARGEST_PAGE),
+        };
+        let asked = || Some(Self { order: order?, from: from?, size: usize::try_from(size?).ok()? });
+        fields.finish(asked())
     }
 }
 
@@ -150,8 +240,8 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
 pub struct StartUnit {
     /// The command.
     pub command: Command,
-    /// In which nest.
-    pub nest: NestName,
+    /// In which nest, if that was said.
+    pub nest: Option<NestName>,
     /// For which order.
     pub order: OrderId,
     /// Which board.
@@ -167,7 +257,10 @@ impl TryFrom<messages::StartUnitRequest> for StartUnit {
         let command = fields.command(&mut request);
         let order = fields.parse("work_order", &request.work_order);
         let serial = fields.parse("serial", &request.serial);
-        let nest = fields.parse("nest", &request.nest);
+        let nest = match request.nest.as_str() {
+            "" => Some(None),
+            nest => fields.parse("nest", nest).map(Some),
+        };
         let mut values = Values::default();
         for (name, value) in &request.values {
             fields.check(&format!("values[{name:?}]"), values.add(name, value));
@@ -175,6 +268,63 @@ impl TryFrom<messages::StartUnitRequest> for StartUnit {
         let start = || Some(Self { command: command?, nest: nest?, order: order?, serial: serial?, values });
         fields.finish(start())
     }
+}
+
+/// A nest is parked, by whom the request or else the connection says.
+pub fn park(request: messages::ParkNestRequest, caller: String) -> Result<NestCommanded, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", &request.command_id);
+    let nest = fields.parse("nest", &request.nest);
+    let reason = fields.given_reason(request.reason);
+    let by = match request.by.trim() {
+        "" => Some(caller),
+        by if by.chars().count() <= LONGEST_NAME => Some(by.to_owned()),
+        _ => fields.check("by", Err(format!("is longer than {LONGEST_NAME} characters"))),
+    };
+    let parked = || {
+        let (command, nest, by, reason) = (command?, nest?, by?, reason?);
+        Some(NestCommanded { command, nest, act: NestAct::Park, by, reason, at: SystemTime::now() })
+    };
+    fields.finish(parked())
+}
+
+/// Something else is done with a nest.
+pub fn nest(command: &str, nest: &str, act: NestAct, by: String) -> Result<NestCommanded, Status> {
+    let mut fields = Fields::default();
+    let command = fields.parse("command_id", command);
+    let nest = fields.parse("nest", nest);
+    let commanded = || {
+        let (command, nest) = (command?, nest?);
+        Some(NestCommanded { command, nest, act, by, reason: String::new(), at: SystemTime::now() })
+    };
+    fields.finish(commanded())
+}
+
+/// A recipe comes, and who commands it.
+pub fn upload(
+    start: &messages::UploadRecipeStart,
+    by: String,
+) -> Result<(RecipeName, shelf::Command), Status> {
+    let mut fields = Fields::default();
+    let id = fields.parse("command_id", &start.command_id);
+    let recipe = fields.parse("recipe", &start.recipe);
+    let upload = || Some((recipe?, shelf::Command { id: id?, by }));
+    fields.finish(upload())
+}
+
+/// Something is done with a recipe, and who commands it.
+pub fn recipe(
+    command: &str,
+    recipe: &str,
+    digest: &[u8],
+    by: String,
+) -> Result<(RecipeKey, shelf::Command), Status> {
+    let mut fields = Fields::default();
+    let id = fields.parse("command_id", command);
+    let recipe = fields.parse("recipe", recipe);
+    let digest = fields.digest(digest);
+    let commanded = || Some(((recipe?, digest?), shelf::Command { id: id?, by }));
+    fields.finish(commanded())
 }
 
 /// Stop a run.

@@ -10,8 +10,14 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt as _};
 
 use crate::{
-    commands::CommandError, line::offline::OfflineError, nest::StartError, orders::OrderError,
-    recipe::RecipeError, signer::SignerError, unit_list::UnitListError,
+    commands::CommandError,
+    line::offline::OfflineError,
+    nest::{HandError, StartError, choice::ChoiceError},
+    orders::OrderError,
+    recipe::RecipeError,
+    shelf::ShelfError,
+    signer::SignerError,
+    unit_list::UnitListError,
 };
 
 /// Whose reasons they are, for `google.rpc.ErrorInfo`.
@@ -133,7 +139,7 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::UnitValues => (Code::FailedPrecondition, None),
         R::UnitNotSupplied => (Code::FailedPrecondition, None),
         R::RecipeUnknown => (Code::NotFound, None),
-        R::RecipeChanged => (Code::FailedPrecondition, None),
+        R::RecipeNotHeld => (Code::NotFound, None),
         R::RecipeUnusable => (Code::FailedPrecondition, None),
         R::SignerUnreachable => (Code::Unavailable, after(1)),
         R::SignerBusy => (Code::Unavailable, after(1)),
@@ -154,6 +160,12 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::OfflineBudgetExhausted => (Code::FailedPrecondition, after(10)),
         R::StartAborted => (Code::Aborted, None),
         R::AllowanceNotTaken => (Code::FailedPrecondition, None),
+        R::OrderPaused | R::OrderClosed | R::OrderUnitsOpen => (Code::FailedPrecondition, None),
+        R::OrderUnitsInside | R::NoNestFree => (Code::FailedPrecondition, after(5)),
+        R::NestParkedByHand | R::RecipeInUse => (Code::FailedPrecondition, None),
+        R::RecipeRefused => (Code::InvalidArgument, None),
+        R::RecipesFull => (Code::ResourceExhausted, None),
+        R::StationBusy => (Code::ResourceExhausted, after(5)),
     }
 }
 
@@ -165,6 +177,8 @@ impl Refused for StartError {
             Self::Reused => Refusal::of(R::CommandIdReused),
             Self::OutOfOrder(nest) => Refusal::of(R::NestOutOfOrder).about("nest", nest),
             Self::Parked { nest, .. } => Refusal::of(R::NestParked).about("nest", nest),
+            Self::ByHand { nest, .. } => Refusal::of(R::NestParkedByHand).about("nest", nest),
+            Self::NoneFree(_) => Refusal::of(R::NoNestFree),
             Self::NoRoom(_) => Refusal::of(R::JournalFull),
             Self::Draining => Refusal::of(R::ShuttingDown),
             Self::Order(error) => error.refusal(),
@@ -217,12 +231,62 @@ impl Refused for OrderError {
             Self::OtherValue { serial, name } => {
                 Refusal::of(R::UnitValues).about("serial", serial).about("value", name)
             }
+            Self::Paused { order, .. } => Refusal::of(R::OrderPaused).about("order", order),
+            Self::Closed { order, .. } | Self::Closing(order) => {
+                Refusal::of(R::OrderClosed).about("order", order)
+            }
+            Self::UnitsInside { order, .. } => Refusal::of(R::OrderUnitsInside).about("order", order),
+            Self::OpenUnits { order, .. } => Refusal::of(R::OrderUnitsOpen).about("order", order),
+            Self::Reconciling => Refusal::of(R::StationBusy),
+            Self::Reused => Refusal::of(R::CommandIdReused),
             Self::UnitList(error) => error.refusal(),
             Self::Signer(error) => error.refusal(),
             Self::OtherOrder { .. } => Refusal::of(R::OrderNotAsSigned),
             Self::NothingToRelease(serial) => Refusal::of(R::UnitNotHeld).about("serial", serial),
             Self::Exhausted { serial, .. } => Refusal::of(R::UnitExhausted).about("serial", serial),
             Self::NotAttested(_) => Refusal::of(R::RegistrationNotAttested),
+            Self::Journal(error) => error.refusal(),
+        }
+    }
+}
+
+impl Refused for ChoiceError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Command(error) => error.refusal(),
+            Self::Start(error) => error.refusal(),
+        }
+    }
+}
+
+impl Refused for HandError {
+    fn refusal(&self) -> Refusal {
+        use ErrorReason as R;
+        match self {
+            Self::Reused => Refusal::of(R::CommandIdReused),
+            Self::Busy { nest, run } => Refusal::of(R::NestBusy).about("nest", nest).about("run", run),
+            Self::OutOfOrder(nest) => Refusal::of(R::NestOutOfOrder).about("nest", nest),
+            Self::Dark { nest, .. } => Refusal::of(R::NestParked).about("nest", nest),
+            Self::Draining => Refusal::of(R::ShuttingDown),
+            Self::Story(_) => Refusal::of(R::JournalFailed),
+            Self::Journal(error) => error.refusal(),
+        }
+    }
+}
+
+impl Refused for ShelfError {
+    fn refusal(&self) -> Refusal {
+        use ErrorReason as R;
+        match self {
+            Self::Refused(_) => Refusal::of(R::RecipeRefused),
+            Self::Uploading => Refusal::of(R::StationBusy),
+            Self::Full => Refusal::of(R::RecipesFull),
+            Self::Recipe(error) => error.refusal(),
+            Self::FromFolder(name) | Self::Active(name) | Self::InUse { name, .. } => {
+                Refusal::of(R::RecipeInUse).about("recipe", name)
+            }
+            Self::Reused => Refusal::of(R::CommandIdReused),
+            Self::Disk { .. } => Refusal::of(R::JournalFailed),
             Self::Journal(error) => error.refusal(),
         }
     }
@@ -245,7 +309,9 @@ impl Refused for RecipeError {
         use ErrorReason as R;
         match self {
             Self::Unknown(recipe) => Refusal::of(R::RecipeUnknown).about("recipe", recipe),
-            Self::Changed(recipe) => Refusal::of(R::RecipeChanged).about("recipe", recipe),
+            Self::NotHeld { name, .. } => Refusal::of(R::RecipeNotHeld).about("recipe", name),
+            Self::NoneActive(recipe) => Refusal::of(R::RecipeUnusable).about("recipe", recipe),
+            Self::Broken { name, .. } => Refusal::of(R::RecipeUnusable).about("recipe", name),
             Self::Unreadable { .. } | Self::FileName { .. } | Self::Refused(_) => {
                 Refusal::of(R::RecipeUnusable)
             }
@@ -259,7 +325,7 @@ impl Refused for SignerError {
         match self {
             Self::Unreachable { .. } => Refusal::of(R::SignerUnreachable),
             Self::TooMuch(_) => Refusal::of(R::SignerBusy),
-            Self::Refused(_) => Refusal::of(R::SignerRefused),
+            Self::Refused(_) | Self::Strange(_) => Refusal::of(R::SignerRefused),
             Self::OtherHead { .. } => Refusal::of(R::SignerOtherLog),
         }
     }

@@ -205,7 +205,10 @@ impl Watcher {
                 serial: Some(refused.serial.clone()),
                 order: Some(refused.order.clone()),
             }),
+            Record::OrderMoved(moved) => Ok(About { order: Some(moved.order.clone()), ..About::default() }),
+            Record::NestCommanded(it) => Ok(About { nest: Some(it.nest.clone()), ..About::default() }),
             Record::Checkpoint(_)
+            | Record::RecipeCommanded(_)
             | Record::HeadSigned(_)
             | Record::BudgetGranted(_)
             | Record::RegistrationAttested(_)

@@ -19,8 +19,9 @@ use crate::{
     preflight::Check,
     recipe::template::Values,
     record::{
-        AllowedBy, CallAudited, Findings, HeadSigned, Identity, KeyRequested, Quarantine, Record,
-        RegistrationAttested, ReportRefused, Resumption, RunClosed, RunOpened, StepEnded, Stopped,
+        AllowedBy, CallAudited, Findings, HeadSigned, Identity, KeyRequested, NestCommanded, OrderState,
+        Quarantine, Quota, Record, RegistrationAttested, ReportRefused, Resumption, RunClosed, RunOpened,
+        StepEnded, Stopped,
     },
     step::Step,
     units::Unit,
@@ -145,7 +146,37 @@ pub fn order(order: &Order) -> wire::WorkOrder {
         recipe_digest: order.opened.recipe_digest.to_vec(),
         quantity: order.opened.quantity,
         passed: order.passed,
+        state: order_state(order.state()).into(),
+        state_reason: order.reason().to_owned(),
+        state_since: order.moved.as_ref().map(|moved| moved.at.into()),
+        quota: order.opened.quota.as_ref().map(quota),
     }
+}
+
+fn order_state(state: OrderState) -> wire::WorkOrderState {
+    match state {
+        OrderState::Open => wire::WorkOrderState::Open,
+        OrderState::Paused => wire::WorkOrderState::Paused,
+        OrderState::Closed => wire::WorkOrderState::Closed,
+    }
+}
+
+fn quota(quota: &Quota) -> wire::SignedQuota {
+    let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    wire::SignedQuota {
+        product: quota.product.clone(),
+        quantity: quota.quantity,
+        spare: quota.spare,
+        replacements: quota.replacements,
+        not_before: time(quota.not_before),
+        not_after: time(quota.not_after),
+    }
+}
+
+/// How a nest was parked by hand.
+pub fn parked_by_hand(parked: &NestCommanded) -> wire::ParkedByHand {
+    let NestCommanded { by, reason, at, .. } = parked;
+    wire::ParkedByHand { by: by.clone(), reason: reason.clone(), since: Some((*at).into()) }
 }
 
 fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {

@@ -46,7 +46,7 @@ async fn each_call_that_changes_something_is_kept_before_it_is_answered_and_othe
             let code = call(channel, right.path, Vec::new())
                 .await
                 .map_or_else(|status| status.code(), |()| Code::Ok);
-            if let Kind::Changes { .. } = right.kind {
+            if let Kind::Changes { .. } | Kind::Uploads = right.kind {
                 assert_eq!(code, if denied { Code::PermissionDenied } else { Code::InvalidArgument });
                 expected.push((method(right.path), caller, role, code as u32));
             }

@@ -73,8 +73,19 @@ fn the_table_says_what_each_role_is_there_for() {
     }
 }
 
+/// When to call again, if that is all that is wrong.
+fn too_often(status: &Status) -> Option<std::time::Duration> {
+    let info = status.get_details_retry_info().filter(|_| status.code() == Code::ResourceExhausted)?;
+    info.retry_delay
+}
+
 async fn check(channel: &Channel, right: &Right, caller: &str, roles: &[Role]) {
-    let answer = call(channel, right.path, Vec::new()).await;
+    let mut answer = call(channel, right.path, Vec::new()).await;
+    // There are more methods than calls that strangers have at once.
+    while let Some(wait) = answer.as_ref().err().and_then(too_often) {
+        tokio::time::sleep(wait).await;
+        answer = call(channel, right.path, Vec::new()).await;
+    }
     let roles = Roles::of(roles);
     let what = format!("{} by {caller}: {answer:?}", right.path);
     if roles.meet(right.roles) {

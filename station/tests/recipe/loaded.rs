@@ -16,7 +16,11 @@ fn the_recipe_of_the_virtual_line_loads() {
     assert_eq!(recipe.deadline(Step::Provision), Duration::from_secs(5));
     assert!(recipes.get(&recipe.name, &recipe.digest).is_ok());
     let error = recipes.get(&recipe.name, &[0; 32]).err().unwrap().to_string();
-    assert_eq!(error, "recipe recipe is not what it was when the work order was opened; open a new order");
+    let digest = "0".repeat(64);
+    let expected = format!(
+        "this station does not hold recipe recipe with SHA-256 {digest}: upload it, or open a new order"
+    );
+    assert_eq!(error, expected);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
-use factory_proto::station::{DescribeStationRequest, station_client::StationClient};
+use factory_proto::station::{DescribeStationRequest, WorkOrderState, station_client::StationClient};
 use tonic::transport::Channel;
 
 use crate::{budget, connect::refused};
@@ -68,8 +68,16 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
     }
     for order in answer.work_orders {
         println!(
-            "order {}: {} of {} passed, recipe {}",
-            order.work_order, order.passed, order.quantity, order.recipe
+            "order {}: {} of {} passed, recipe {}{}",
+            order.work_order,
+            order.passed,
+            order.quantity,
+            order.recipe,
+            match order.state() {
+                WorkOrderState::Paused => format!(", paused: {}", order.state_reason),
+                WorkOrderState::Closed => format!(", closed: {}", order.state_reason),
+                WorkOrderState::Open | WorkOrderState::Unspecified => String::new(),
+            }
         );
     }
     Ok(())

@@ -9,10 +9,13 @@ mod describe;
 mod fcc;
 mod import;
 mod journal;
+mod nest;
 mod order;
 mod preflight;
 mod provenance;
 mod recipe;
+mod reconcile;
+mod shelf;
 mod unit;
 mod values;
 mod watch;
@@ -38,6 +41,17 @@ enum Verb {
     Attest(preflight::Attest),
     /// Opens a work order.
     Open(order::Open),
+    /// Keeps an order from starting units until it is resumed.
+    Pause(order::Pause),
+    /// Lets a paused order start units again.
+    Resume(order::Resume),
+    /// Ends an order for good.
+    Close(order::Close),
+    /// Shows what became of an order's units, beside the signer's books; fails while any is not settled.
+    Reconcile(reconcile::Reconcile),
+    /// Parks a nest, lets it take units again, clears its faults, or has it show which one it is.
+    #[command(subcommand)]
+    Nest(nest::Verb),
     /// Starts the unit that lies in a nest, and prints its run's id.
     Start(unit::Start),
     /// Asks a run to stop at the next safe place.
@@ -62,7 +76,8 @@ enum Verb {
     Journal(journal::Verb),
     /// Prints what the station does, as it happens, until interrupted.
     Watch(watch::Watch),
-    /// Checks a recipe and prints what a unit would get by it, or makes one; needs no station.
+    /// Checks a recipe, prints what a unit would get by it, or makes one, without a station; uploads, lists, activates
+    /// and removes those of a station.
     #[command(subcommand)]
     Recipe(recipe::Verb),
     /// Provisions one device from a shell; needs no station.
@@ -81,6 +96,11 @@ async fn main() -> anyhow::Result<()> {
         Verb::Preflight(preflight) => preflight.run(&mut station().await?).await,
         Verb::Attest(attest) => attest.run(&mut station().await?).await,
         Verb::Open(open) => open.run(&mut station().await?).await,
+        Verb::Pause(pause) => pause.run(&mut station().await?).await,
+        Verb::Resume(resume) => resume.run(&mut station().await?).await,
+        Verb::Close(close) => close.run(&mut station().await?).await,
+        Verb::Reconcile(reconcile) => reconcile.run(&mut station().await?).await,
+        Verb::Nest(verb) => verb.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
         Verb::Release(release) => release.run(&mut station().await?).await,
@@ -93,7 +113,10 @@ async fn main() -> anyhow::Result<()> {
         Verb::Watch(watch) => watch.run(&mut station().await?).await,
         Verb::Audit(audit) => audit.run(&mut station().await?).await,
         Verb::Journal(verb) => journal::run(verb),
-        Verb::Recipe(verb) => recipe::run(verb),
+        Verb::Recipe(verb) => match verb.local() {
+            Ok(local) => recipe::run(local),
+            Err(verb) => verb.run(&mut station().await?).await,
+        },
         Verb::Fcc(verb) => fcc::run(verb).await,
         Verb::Provenance(provenance) => provenance.run(),
     }

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     import::Import,
+    shelf,
     values::{NamedValue, values},
 };
 
@@ -26,6 +27,25 @@ pub enum Verb {
     Check(Check),
     /// Makes a recipe from the configuration of the factory configurator utility (fcu.yml).
     Import(Import),
+    #[command(flatten)]
+    Station(shelf::Verb),
+}
+
+/// What needs no station.
+pub enum Local {
+    Check(Check),
+    Import(Import),
+}
+
+impl Verb {
+    /// What needs no station, or else what does.
+    pub fn local(self) -> Result<Local, shelf::Verb> {
+        match self {
+            Self::Check(check) => Ok(Local::Check(check)),
+            Self::Import(import) => Ok(Local::Import(import)),
+            Self::Station(verb) => Err(verb),
+        }
+    }
 }
 
 #[derive(Args)]
@@ -46,10 +66,10 @@ pub struct Check {
     certificate: Option<PathBuf>,
 }
 
-pub fn run(verb: Verb) -> anyhow::Result<()> {
+pub fn run(verb: Local) -> anyhow::Result<()> {
     match verb {
-        Verb::Check(check) => check.run(),
-        Verb::Import(import) => import.run(),
+        Local::Check(check) => check.run(),
+        Local::Import(import) => import.run(),
     }
 }
 

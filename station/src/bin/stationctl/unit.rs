@@ -17,9 +17,9 @@ use crate::{connect::refused, values::NamedValue};
 pub struct Start {
     /// The board's serial number.
     serial: String,
-    /// The nest that it lies in.
+    /// The nest that it lies in; without one, the nest that has been free for longest, which is printed too.
     #[arg(long)]
-    nest: String,
+    nest: Option<String>,
     /// The work order that it belongs to.
     #[arg(long)]
     order: String,
@@ -33,14 +33,20 @@ pub struct Start {
 
 impl Start {
     pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let chosen = self.nest.is_none();
         let request = StartUnitRequest {
             command_id: self.command_id.unwrap_or_else(Uuid::now_v7).to_string(),
             work_order: self.order,
             serial: self.serial,
-            nest: self.nest,
+            nest: self.nest.unwrap_or_default(),
             values: self.values.into_iter().map(|NamedValue { name, value }| (name, value)).collect(),
         };
-        println!("{}", station.start_unit(request).await.map_err(refused)?.into_inner().run_id);
+        let started = station.start_unit(request).await.map_err(refused)?.into_inner();
+        if chosen {
+            println!("{} {}", started.run_id, started.nest);
+        } else {
+            println!("{}", started.run_id);
+        }
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ pub struct Watch {
     /// Only of this work order.
     #[arg(long, default_value = "")]
     order: String,
-    /// Only of this kind: run, step, progress, nest, order, unit, identity, log or command; once for each.
+    /// Only of this kind: run, step, progress, nest, order, unit, identity, log, recipe or command; once for each.
     #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
     kinds: Vec<EventKind>,
     /// Prints each event as a line of JSON.
@@ -57,9 +57,9 @@ impl Watch {
 
 fn kind(name: &str) -> Result<EventKind, String> {
     let known = EventKind::from_str_name(&format!("EVENT_KIND_{}", name.to_uppercase()));
-    known
-        .filter(|kind| *kind != EventKind::Unspecified)
-        .ok_or_else(|| "must be run, step, progress, nest, order, unit, identity, log or command".to_owned())
+    known.filter(|kind| *kind != EventKind::Unspecified).ok_or_else(|| {
+        "must be run, step, progress, nest, order, unit, identity, log, recipe or command".to_owned()
+    })
 }
 
 fn text(event: &Event) -> String {
@@ -82,6 +82,18 @@ fn text(event: &Event) -> String {
             format!("left in {:?}, goes on with {:?}", resumption.left_in, resumption.resumed_at)
         }
         Event::OrderOpened(opened) => format!("order opened: {} of {}", opened.quantity, opened.recipe),
+        Event::OrderMoved(moved) => {
+            let state = moved.state().as_str_name().trim_start_matches("WORK_ORDER_STATE_").to_lowercase();
+            format!("order is {state}: {}", moved.reason)
+        }
+        Event::NestCommanded(it) => {
+            let act = it.act().as_str_name().trim_start_matches("NEST_ACT_").to_lowercase();
+            format!("{act} by {} {}", it.by, it.reason)
+        }
+        Event::RecipeCommanded(it) => {
+            let act = it.act().as_str_name().trim_start_matches("RECIPE_ACT_").to_lowercase();
+            format!("{act} recipe {} {} by {}", it.recipe, HEXLOWER.encode(&it.recipe_digest), it.by)
+        }
         Event::IssuanceAsked(asked) => format!("certificate asked for {}", asked.endpoint_name),
         Event::Issued(issued) => {
             let identity = issued.identity.clone().unwrap_or_default();
@@ -141,6 +153,9 @@ fn name(event: &Event) -> &'static str {
         Event::RunClosed(_) => "run_closed",
         Event::RunResumed(_) => "run_resumed",
         Event::OrderOpened(_) => "order_opened",
+        Event::OrderMoved(_) => "order_moved",
+        Event::NestCommanded(_) => "nest_commanded",
+        Event::RecipeCommanded(_) => "recipe_commanded",
         Event::IssuanceAsked(_) => "issuance_asked",
         Event::Issued(_) => "issued",
         Event::ChipSeen(_) => "chip_seen",

@@ -79,6 +79,7 @@ fn order(number: u8) -> Record {
         recipe_digest: [0; 32],
         quantity: 9,
         units: None,
+        quota: None,
     })
 }
 

@@ -11,7 +11,7 @@ use factory_proto::{
 use super::{allowed, identity, line, outcome, quarantine, refused, resumption, signed_head, stopped};
 use crate::{
     events::{Event, What},
-    record::{Record, RunClosed, RunId, RunOpened},
+    record::{NestAct, RecipeAct, Record, RunClosed, RunId, RunOpened},
     step::Step,
 };
 
@@ -109,6 +109,32 @@ fn record(record: &Record) -> (EventKind, Told) {
         }
         Record::UnitRefused(refused) => (EventKind::Unit, Told::UnitRefused(line::refused(refused))),
         Record::BudgetGranted(granted) => (EventKind::Order, Told::OfflineBudget(line::granted(granted))),
+        Record::OrderMoved(moved) => {
+            let (state, reason) = (super::order_state(moved.to).into(), moved.reason.clone());
+            let moved = wire::OrderMoved { state, reason, even_if_open: moved.even_if_open };
+            (EventKind::Order, Told::OrderMoved(moved))
+        }
+        Record::NestCommanded(commanded) => {
+            let act = match commanded.act {
+                NestAct::Park => wire::NestAct::Park,
+                NestAct::Enable => wire::NestAct::Enable,
+                NestAct::Clear => wire::NestAct::Clear,
+                NestAct::Identify => wire::NestAct::Identify,
+            };
+            let (by, reason) = (commanded.by.clone(), commanded.reason.clone());
+            (EventKind::Nest, Told::NestCommanded(wire::NestCommanded { act: act.into(), by, reason }))
+        }
+        Record::RecipeCommanded(commanded) => {
+            let act = match commanded.act {
+                RecipeAct::Keep => wire::RecipeAct::Keep,
+                RecipeAct::Activate => wire::RecipeAct::Activate,
+                RecipeAct::Remove => wire::RecipeAct::Remove,
+            };
+            let (recipe, recipe_digest) = (commanded.recipe.to_string(), commanded.digest.to_vec());
+            let by = commanded.by.clone();
+            let commanded = wire::RecipeCommanded { act: act.into(), recipe, recipe_digest, by };
+            (EventKind::Recipe, Told::RecipeCommanded(commanded))
+        }
         Record::UnitReleased(released) => {
             let (reason, reworked) = (released.reason.clone(), released.reworked);
             (EventKind::Unit, Told::UnitReleased(wire::UnitReleased { reason, reworked }))

@@ -142,6 +142,7 @@ pub fn nest(name: &NestName, look: Look) -> wire::NestDescription {
     wire::NestDescription {
         nest: name.to_string(),
         run_id: look.run.map_or_else(String::new, |run| run.to_string()),
+        parked_by_hand: look.by_hand.as_ref().map(super::parked_by_hand),
         parked: look.parked.unwrap_or_default(),
     }
 }
