@@ -29,7 +29,8 @@ fn each_reason_has_the_code_that_the_proto_says() {
         assert_eq!(spelled, code.replace('_', ""), "{reason:?}");
         told += 1;
     }
-    let reasons = (1..).take_while(|number| ErrorReason::try_from(*number).is_ok()).count();
+    // Their numbers have gaps.
+    let reasons = (1..1000).filter(|number| ErrorReason::try_from(*number).is_ok()).count();
     assert_eq!(told, reasons, "each reason stands in the proto with its code");
 }
 
