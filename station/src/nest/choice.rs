@@ -12,10 +12,8 @@ use crate::{
     units::Units,
 };
 
-/// All nests, of which one is chosen at a time.
+/// Chooses among nests. Two units may want the same one: the second is told that it is busy, and tries the next.
 pub struct Choice {
-    // Held from a look at the nests until the unit is in one, so that two units do not want the same.
-    choosing: tokio::sync::Mutex<()>,
     commands: Commands,
     units: Units,
 }
@@ -48,7 +46,7 @@ pub enum ChoiceError {
 impl Choice {
     /// Knows by these which command was carried out, and where.
     pub fn new(commands: Commands, units: Units) -> Self {
-        Self { choosing: tokio::sync::Mutex::default(), commands, units }
+        Self { commands, units }
     }
 
     /// Starts a unit in the nest that has been free for longest. The same command again is the same run in the same nest.
@@ -60,7 +58,6 @@ impl Choice {
         nests: &BTreeMap<NestName, Nest>,
         wanted: Wanted,
     ) -> Result<NestName, ChoiceError> {
-        let _alone = self.choosing.lock().await;
         let mut looks = Vec::new();
         for nest in nests.values() {
             looks.push((nest, nest.look().await));
