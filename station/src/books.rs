@@ -350,7 +350,6 @@ mod tests {
             of_recipe(2, 34, RecipeAct::Remove),
             // The same again is held since it came first.
             of_recipe(1, 35, RecipeAct::Keep),
-            Record::RunOpened(run(3)),
             closed(3, Outcome::Error, Some(quarantine())),
             Record::OrderMoved(moved(&run(4).order, 6, OrderState::Closed)),
             // No station writes this: what is closed stays closed.

@@ -94,6 +94,7 @@ impl signer_server::Signer for SignerDaemon {
             work_order: order.order.to_string(),
             recipe_digest: order.recipe.into(),
             quantity: order.quantity,
+            ca_fingerprint: order.authority.into(),
             ..Order::default()
         }))
     }

@@ -75,8 +75,8 @@ fn an_error_says_its_reason_what_it_is_about_and_when_to_try_again() {
     check(refused(running), "UNIT_RUNNING", &[("serial", "SN1"), ("run", &run_text)], Some(5));
     let other = OrderError::OtherValue { serial: serial(), name: "mac".to_owned() };
     check(refused(other), "UNIT_VALUES", &[("serial", "SN1"), ("value", "mac")], None);
-    let recipe = RecipeError::Changed("sensor".parse().unwrap());
-    check(refused(recipe), "RECIPE_CHANGED", &[("recipe", "sensor")], None);
+    let recipe = RecipeError::NotHeld { name: "sensor".parse().unwrap(), digest: "00".to_owned() };
+    check(refused(recipe), "RECIPE_NOT_HELD", &[("recipe", "sensor")], None);
     let away = SignerError::Unreachable { place: "there".to_owned(), reason: "away".to_owned() };
     check(refused(OrderError::Signer(away)), "SIGNER_UNREACHABLE", &[], Some(1));
     let full = || JournalError::Full { dir: PathBuf::from("journal") };
@@ -112,8 +112,8 @@ fn each_wrong_field_is_a_violation_with_its_path() {
         let request = StartUnitRequest { values: own.collect(), ..StartUnitRequest::default() };
         command::StartUnit::try_from(request).map(drop).unwrap_err()
     };
-    check(no_start(&[]), &["command_id", "work_order", "serial", "nest"]);
-    let named = ["command_id", "work_order", "serial", "nest", "values[\"Mac\"]"];
+    check(no_start(&[]), &["command_id", "work_order", "serial"]);
+    let named = ["command_id", "work_order", "serial", "values[\"Mac\"]"];
     check(no_start(&[("Mac", "1"), ("colour", "red")]), &named);
     let open = command::OpenOrder::try_from(OpenWorkOrderRequest {
         command_id: Uuid::nil().to_string(),
