@@ -112,7 +112,11 @@ impl Line {
     }
 
     /// Waits until the station has told enough, from its first record on.
-    async fn told(&self, mut enough: impl FnMut(&WatchEventsResponse) -> bool) -> anyhow::Result<()> {
+    async fn told(&self, enough: impl FnMut(&WatchEventsResponse) -> bool) -> anyhow::Result<()> {
+        timeout(PATIENCE, self.follow(enough)).await.context("the station does not do what it should")?
+    }
+
+    async fn follow(&self, mut enough: impl FnMut(&WatchEventsResponse) -> bool) -> anyhow::Result<()> {
         let mut station = self.rig.connect().await?;
         let all = WatchEventsRequest { after_sequence: Some(0), ..WatchEventsRequest::default() };
         let mut events = station.watch_events(all).await?.into_inner();
@@ -138,23 +142,23 @@ async fn the_python_client_makes_an_order_though_the_station_is_killed_twice() -
     line.rig.kill_station()?;
     line.rig.start_station()?;
     let (mut accepted, mut issued) = (0, 0);
-    let middle = line.told(|told| {
+    line.told(|told| {
         accepted += usize::from(matches!(told.event, Some(Event::RunAccepted(_))));
         issued += usize::from(matches!(told.event, Some(Event::Issued(_))));
         accepted == NESTS.len() && issued > 0
-    });
-    timeout(PATIENCE, middle).await.context("not all units were started")??;
+    })
+    .await?;
     // It does not see how the units end, and must be told later.
     let process = Pid::from_raw(i32::try_from(client.id().context("nobody waited for it")?)?);
     kill(process, Signal::SIGSTOP)?;
     line.rig.kill_station()?;
     line.rig.start_station()?;
     let mut closed = 0;
-    let all = line.told(|told| {
+    line.told(|told| {
         closed += usize::from(matches!(told.event, Some(Event::RunClosed(_))));
         closed == NESTS.len()
-    });
-    timeout(PATIENCE, all).await.context("not all units have ended")??;
+    })
+    .await?;
     kill(process, Signal::SIGCONT)?;
 
     let output = timeout(PATIENCE, client.wait_with_output()).await.context("the client does not end")??;
@@ -178,5 +182,21 @@ async fn the_python_client_that_is_started_again_does_nothing_twice_and_so_over_
         let output = timeout(PATIENCE, line.client().output()).await.context("the client does not end")??;
         line.check(&summary(&output)?).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_python_client_leaves_the_books_open_for_a_unit_that_failed() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some(mut line) = Line::in_folder(folder.path()).await? else { return Ok(()) };
+    line.rig.start_station()?;
+    line::take_out(&line.rig, "B", "SN0002")?;
+    line::lay(&line.rig, "B", &Assembly { tag_locked: true, ..Assembly::sound(2) })?;
+    let output = timeout(PATIENCE, line.client().output()).await.context("the client does not end")??;
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let units = json!({ "SN0001": "PASS", "SN0002": "FAIL", "SN0003": "PASS" });
+    let station = json!({ "units": 3, "passed": 2, "failed": 1, "shipped": 2, "open": 1 });
+    assert_eq!((&said["units"], &said["station"], &said["closed"]), (&units, &station, &json!(false)));
     Ok(())
 }
