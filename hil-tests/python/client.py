@@ -1,5 +1,6 @@
 """A first client of a factory station, made from its .proto alone. Makes a work order of one unit a nest, and closes
-it; prints a JSON object in the end. Does not know how boards get into nests: they lie there.
+it; prints a JSON object in the end, and ends with 0 if it is closed. Does not know how boards get into nests: they lie
+there. May be started again with the same arguments at any time, and goes on.
 
   python -m grpc_tools.protoc -I proto --python_out STUBS --grpc_python_out STUBS factory/station/v1/station.proto
   PYTHONPATH=STUBS python client.py --station ADDRESS:PORT ...
@@ -119,4 +120,7 @@ def main():
     return 0 if summary["closed"] else 1
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except grpc.RpcError as refusal:
+    sys.exit(f"{refusal.code().name}: {refusal.details()}")

@@ -12,12 +12,13 @@ use factory_hil_tests::{
     mes::{
         controller::Controller,
         line::{self, ACCOUNT, Assembly},
+        temper::Temper,
     },
     python::Python,
     rig::{RECIPE, Rig, free_address},
 };
 use factory_proto::station::{
-    DescribeStationRequest, Outcome, WatchEventsRequest, WatchEventsResponse, WorkOrderState,
+    DescribeStationRequest, Outcome, Validation, WatchEventsRequest, WatchEventsResponse, WorkOrderState,
     watch_events_response::Event,
 };
 use nix::{
@@ -186,17 +187,22 @@ async fn the_python_client_that_is_started_again_does_nothing_twice_and_so_over_
 }
 
 #[tokio::test]
-async fn the_python_client_leaves_the_books_open_for_a_unit_that_failed() -> anyhow::Result<()> {
+async fn the_python_client_leaves_a_unit_that_failed_or_was_refused_to_people() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let Some(mut line) = Line::in_folder(folder.path()).await? else { return Ok(()) };
     line.rig.start_station()?;
+    let objection = (Validation::Route, "was never at the printer".to_owned());
+    let objects = [("SN0003".to_owned(), vec![objection])].into();
+    line.controller.behave(Temper { objects, ..Temper::default() });
     line::take_out(&line.rig, "B", "SN0002")?;
     line::lay(&line.rig, "B", &Assembly { tag_locked: true, ..Assembly::sound(2) })?;
     let output = timeout(PATIENCE, line.client().output()).await.context("the client does not end")??;
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     let said: Value = serde_json::from_slice(&output.stdout)?;
-    let units = json!({ "SN0001": "PASS", "SN0002": "FAIL", "SN0003": "PASS" });
-    let station = json!({ "units": 3, "passed": 2, "failed": 1, "shipped": 2, "open": 1 });
-    assert_eq!((&said["units"], &said["station"], &said["closed"]), (&units, &station, &json!(false)));
+    assert_eq!((&said["units"]["SN0001"], &said["units"]["SN0002"]), (&json!("PASS"), &json!("FAIL")));
+    let refusal = said["units"]["SN0003"].as_str().context("a unit has a text")?;
+    assert!(refusal.contains("ROUTE: was never at the printer"), "{refusal}");
+    let station = json!({ "units": 2, "passed": 1, "failed": 1, "shipped": 1, "open": 1 });
+    assert_eq!((&said["station"], &said["closed"]), (&station, &json!(false)));
     Ok(())
 }
