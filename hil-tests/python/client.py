@@ -25,10 +25,10 @@ OPTIONS = {"grpc.service_config": json.dumps({"methodConfig": METHODS}), "grpc.m
 
 
 def connect(arguments):
-    if not arguments.certificate:
+    files = [Path(file).read_bytes() for file in (arguments.ca, arguments.key, arguments.certificate) if file]
+    if not files:
         return grpc.insecure_channel(arguments.station, list(OPTIONS.items()))
-    ca, key, certificate = (Path(file).read_bytes() for file in (arguments.ca, arguments.key, arguments.certificate))
-    credentials = grpc.ssl_channel_credentials(ca, key, certificate)
+    credentials = grpc.ssl_channel_credentials(*files)
     return grpc.secure_channel(arguments.station, credentials, list(OPTIONS.items()))
 
 
@@ -111,6 +111,8 @@ def main():
         parser.add_argument(f"--{name}", help="PEM; all three for mutual TLS, none on loopback")
     parser.add_argument("units", nargs="+", metavar="NEST=SERIAL")
     arguments = parser.parse_args()
+    if len({bool(arguments.ca), bool(arguments.certificate), bool(arguments.key)}) > 1:
+        parser.error("--ca, --certificate and --key go together")
     with connect(arguments) as channel:
         client = Client(StationStub(channel), arguments.order, dict(unit.split("=", 1) for unit in arguments.units))
         client.open(arguments)
