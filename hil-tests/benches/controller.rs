@@ -21,6 +21,7 @@ use anyhow::{Context as _, ensure};
 use factory_hil_tests::{
     cluster::Cluster,
     mes::{process::ControllerProcess, store::Store},
+    python::Python,
 };
 use factory_journal::{Journal, Options};
 use factory_proto::station::{
@@ -286,27 +287,14 @@ type Figure = (String, Duration, u64, Option<Cost>);
 
 /// The same messages to a server in Python, if it is installed.
 async fn python(folder: &Path, stations: u64) -> anyhow::Result<Vec<Figure>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the crate lies in the workspace")?;
-    let python = root.join("target/grpcio/bin/python");
-    if !python.exists() {
+    let Some(python) = Python::with_stubs(&folder.join("stubs"))? else {
         println!("no target/grpcio: run hil-tests/prepare for figures of a Python server");
         return Ok(Vec::new());
-    }
-    let stubs = folder.join("stubs");
-    fs::create_dir(&stubs)?;
-    let mut protoc = Command::new(&python);
-    protoc.args(["-m", "grpc_tools.protoc", "-I"]).arg(root.join("proto"));
-    for out in ["--python_out", "--grpc_python_out"] {
-        protoc.arg(out).arg(&stubs);
-    }
-    protoc.args(["factory/station/v1/station.proto", "factory/station/v1/line_controller.proto"]);
-    ensure!(protoc.status()?.success(), "the stubs could not be generated");
-
+    };
     let each = PYTHON_RESULTS / stations;
     let mut figures = Vec::new();
     for (what, file) in [("keeps nothing", ""), ("keeps them in SQLite", "python.db")] {
-        let mut command = Command::new(&python);
-        command.arg(root.join("hil-tests/benches/controller.py")).env("PYTHONPATH", &stubs);
+        let mut command = python.program("benches/controller.py");
         if !file.is_empty() {
             command.arg(folder.join(file));
         }

@@ -12,6 +12,7 @@ pub mod mes;
 pub mod moment;
 pub mod power_cut;
 pub mod pty;
+pub mod python;
 pub mod reader;
 pub mod rig;
 pub mod target;

@@ -96,7 +96,7 @@ pub async fn make(
 }
 
 /// The account that the rig's devices are claimed in.
-const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
+pub const ACCOUNT: &str = "0123456789abcdef0123456789abcdef";
 
 /// Says that the rig's CA is registered, as who has uploaded it would.
 pub async fn attest(rig: &Rig, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
