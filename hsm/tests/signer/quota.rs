@@ -260,10 +260,7 @@ fn a_file_that_holds_no_order_key_is_told() {
         let (text, code) = rig.serve_in_vain();
         assert!(text.contains(sentence) && code == Some(78), "{code:?} {text}");
     };
-    check(
-        "",
-        "orders.pem holds no P-256 public key in PEM: write it with `openssl pkey -in ORDER-KEY -pubout`",
-    );
+    check("", "orders.pem holds no P-256 public key in PEM: write it with `openssl pkey -in KEY -pubout`");
     let certificate = fs::read_to_string(Rig::commissioned().path("ca.pem")).unwrap();
     check(&certificate, "holds no P-256 public key in PEM");
 }

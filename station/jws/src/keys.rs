@@ -1,4 +1,4 @@
-//! P-256 keys in files, as `openssl genpkey`, `openssl pkey` and `openssl x509` write them.
+//! P-256 keys in files, as `openssl genpkey` and `openssl pkey` write them.
 
 use std::{
     fs, io,
@@ -9,9 +9,8 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey},
 };
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
+use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, pem::PemObject};
 use x509_parser::{
-    certificate::X509Certificate,
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY},
     prelude::FromDer,
     x509::SubjectPublicKeyInfo,
@@ -30,8 +29,7 @@ pub enum JwsKeyError {
     },
     /// Not the public half of such a key.
     #[error(
-        "{} holds no P-256 public key, or certificate of one, in PEM: write it with `openssl pkey -in KEY -pubout`, \
-         from the key of whoever signs",
+        "{} holds no P-256 public key in PEM: write it with `openssl pkey -in KEY -pubout`, from the key of whoever signs",
         .0.display()
     )]
     NotPublic(PathBuf),
@@ -49,7 +47,7 @@ pub enum JwsKeyError {
 pub struct PublicKeys(Vec<Vec<u8>>);
 
 impl PublicKeys {
-    /// Reads a public key, or a certificate of one, from each file.
+    /// Reads a public key from each file.
     ///
     /// # Errors
     /// One of them holds none.
@@ -68,14 +66,11 @@ impl PublicKeys {
 
 fn public_point(path: &Path) -> Result<Vec<u8>, JwsKeyError> {
     let pem = read(path)?;
-    // A certificate is a way to carry a key; who issued it, and until when, means nothing here.
-    let point = match CertificateDer::from_pem_slice(&pem) {
-        Ok(der) => X509Certificate::from_der(&der).ok().and_then(|(_, it)| point(it.public_key())),
-        Err(_) => SubjectPublicKeyInfoDer::from_pem_slice(&pem).ok().and_then(|der| {
-            let (rest, key) = SubjectPublicKeyInfo::from_der(&der).ok()?;
-            if rest.is_empty() { point(&key) } else { None }
-        }),
-    };
+    // A certificate is refused: its key was given it for something else, as a CA's is for certificates.
+    let point = SubjectPublicKeyInfoDer::from_pem_slice(&pem).ok().and_then(|der| {
+        let (rest, key) = SubjectPublicKeyInfo::from_der(&der).ok()?;
+        if rest.is_empty() { point(&key) } else { None }
+    });
     point.ok_or_else(|| JwsKeyError::NotPublic(path.to_owned()))
 }
 
