@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use data_encoding::BASE64;
 use factory_hil_tests::mes::allowance::Treasury;
 use factory_journal::{
     Journal, Options, Sequence,
@@ -19,7 +20,7 @@ use factory_station::{
     record::{AllowedBy, Record, RunId, RunOpened},
     recovery,
 };
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{KeyPair, PublicKeyData as _};
 use uuid::Uuid;
 
 use super::HOUR;
@@ -35,8 +36,9 @@ impl Desk {
         let folder = tempfile::tempdir()?;
         let key = KeyPair::generate()?;
         fs::write(folder.path().join("mes.key"), key.serialize_pem())?;
-        // The other form that a public key may have.
-        fs::write(folder.path().join("mes.pem"), CertificateParams::default().self_signed(&key)?.pem())?;
+        let public = BASE64.encode(&key.subject_public_key_info());
+        let public = format!("-----BEGIN PUBLIC KEY-----\n{public}\n-----END PUBLIC KEY-----\n");
+        fs::write(folder.path().join("mes.pem"), public)?;
         let treasury = Treasury::open(&folder.path().join("mes.key"))?;
         Ok(Self { folder, treasury })
     }
