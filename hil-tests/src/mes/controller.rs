@@ -1,7 +1,7 @@
 //! The reference controller: the side that the station calls. Takes results, keeps each once, acknowledges what is
 //! on disk.
 //!
-//! An integrator starts here. What it owes a station is little, and all of it is in [`Controller::converse`]: take
+//! An integrator starts here. What it owes a station is little, and all of it is in `Controller::converse`: take
 //! what has come, make it durable in one transaction ([`Store`]), and only then acknowledge the last of it. The
 //! station sends again whatever was not acknowledged, so the key (station, sequence) must tell a repetition, and
 //! does, in a unique index: nothing of it is in memory, so any number of controllers may serve the same stations

@@ -9,14 +9,14 @@ use tonic::transport::{Channel, Uri};
 /// Where the station is, and what it is shown.
 #[derive(Args)]
 pub struct Reach {
-    /// The station: the path of its socket, or an address as in https://line-1.example:7443, which needs --ca,
+    /// The station: the path of its socket, or an address as in `https://line-1.example:7443`, which needs --ca,
     /// --certificate and --key, or http://127.0.0.1:7400.
     #[arg(long, default_value = "/run/factory-station/station.sock")]
     station: String,
     /// The CA that the station's certificate is from, PEM.
     #[arg(long)]
     ca: Option<PathBuf>,
-    /// Your certificate, PEM; [roles] of the station file says what it is good for.
+    /// Your certificate, PEM; `roles` of the station file say what it is good for.
     #[arg(long)]
     certificate: Option<PathBuf>,
     /// Its key, PEM; readable for you alone.
