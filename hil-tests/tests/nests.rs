@@ -115,8 +115,11 @@ async fn a_nest_that_was_parked_by_hand_stays_so_until_it_is_enabled_also_by_a_s
     enable(&mut station, "A", enabled).await?;
     // A command that comes late changes nothing, and one that is used for something else is refused.
     park(&mut station, "A", parked, "its lid is broken").await?;
-    refused(park(&mut station, "A", parked, "another").await, Code::AlreadyExists, "did something else");
-    refused(enable(&mut station, "A", parked).await, Code::AlreadyExists, "did something else");
+    let text = "was used before, for ParkNest or with other contents";
+    refused(park(&mut station, "A", parked, "another").await, Code::AlreadyExists, text);
+    refused(enable(&mut station, "A", parked).await, Code::AlreadyExists, text);
+    // Whatever the call is that it is used for.
+    refused(start(&mut station, parked, "A", "SN0001").await, Code::AlreadyExists, text);
     rig.kill_station()?;
     rig.start_station()?;
     let mut station = connect(&rig).await?;

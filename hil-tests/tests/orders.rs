@@ -217,8 +217,9 @@ async fn an_order_is_paused_resumed_and_closed_for_good_also_by_a_station_that_i
     station.pause_work_order(pause(paused, "no more boards")).await?;
     assert_eq!(described(&mut station).await?.state(), WorkOrderState::Open);
     let refusal = station.pause_work_order(pause(paused, "another reason")).await;
-    refused(refusal, Code::AlreadyExists, "this command id did something else");
-    refused(station.resume_work_order(resume(paused)).await, Code::AlreadyExists, "did something else");
+    let text = "was used before, for PauseWorkOrder or with other contents";
+    refused(refusal, Code::AlreadyExists, text);
+    refused(station.resume_work_order(resume(paused)).await, Code::AlreadyExists, text);
 
     station.close_work_order(close(closed, false)).await?;
     rig.kill_station()?;

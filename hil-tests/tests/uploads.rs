@@ -147,7 +147,8 @@ async fn an_order_is_made_by_the_recipe_that_it_was_opened_with_whatever_is_acti
     let command = Uuid::now_v7();
     assert_eq!(upload(&mut station, command, &files(&rig)?).await?, new);
     assert_eq!(upload(&mut station, command, &files(&rig)?).await?, new);
-    refused(activate(&mut station, command, &new).await, Code::AlreadyExists, "did something else");
+    let text = "was used before, for UploadRecipe or with other contents";
+    refused(activate(&mut station, command, &new).await, Code::AlreadyExists, text);
     // It is there, and nobody has said that it counts.
     let text = "is for a recipe with SHA-256";
     refused(open(&rig, &mut station, "WO-new", &new, &[]).await, Code::FailedPrecondition, text);

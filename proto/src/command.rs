@@ -44,4 +44,14 @@ commands! {
     DisposeUnit: DisposeUnitRequest;
     AttestRegistration: AttestRegistrationRequest;
     LoadOfflineBudget: LoadOfflineBudgetRequest;
+    PauseWorkOrder: PauseWorkOrderRequest;
+    ResumeWorkOrder: ResumeWorkOrderRequest;
+    CloseWorkOrder: CloseWorkOrderRequest;
+    ParkNest: ParkNestRequest;
+    EnableNest: EnableNestRequest;
+    ClearNest: ClearNestRequest;
+    IdentifyNest: IdentifyNestRequest;
+    UploadRecipe: UploadRecipeStart;
+    ActivateRecipe: ActivateRecipeRequest;
+    RemoveRecipe: RemoveRecipeRequest;
 }

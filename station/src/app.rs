@@ -136,9 +136,9 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         ..Books::default()
     };
     let orders = Orders::new(units.clone(), attestations.clone(), books, &config.state.join("orders"));
+    let commands = Commands::new(journal.clone());
     let parts = shelf::Parts {
-        journal: journal.clone(),
-        units: units.clone(),
+        commands: commands.clone(),
         orders: orders.clone(),
         recipes: recipes.clone(),
         signatures,
@@ -149,7 +149,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         orders,
         attestations,
         units,
-        commands: Commands::new(journal.clone()),
+        commands,
         signer: Signer::at(config.signer.clone(), &config.state)?,
         events: Events::new(journal.clone()),
         recipes,

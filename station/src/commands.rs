@@ -31,6 +31,14 @@ pub struct Command {
     pub digest: [u8; 32],
 }
 
+impl Command {
+    /// With something that it asks for beside the message that brought its id.
+    pub fn with(self, more: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(self.digest).chain_update(more).finalize().into();
+        Self { digest, ..self }
+    }
+}
+
 /// What a call asks for, whatever its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contents {

@@ -190,7 +190,7 @@ enum Mail {
     Start(Start, Reply),
     Abort(RunId, String),
     Look(oneshot::Sender<Look>),
-    Hand(NestCommanded, oneshot::Sender<Result<Look, HandError>>),
+    Hand(Turn, NestCommanded, oneshot::Sender<Result<Look, HandError>>),
     Drain,
     StopNow,
 }
@@ -279,13 +279,12 @@ impl Nest {
         self.ask(Mail::Look).await.unwrap_or_default()
     }
 
-    /// Does by hand what the command says, durably; gives what the nest is like then. The same command once more changes
-    /// nothing.
+    /// Does by hand what the command says, durably; gives what the nest is like then.
     ///
     /// # Errors
     /// It cannot be done now, and nothing was changed; or the lamp does not blink.
-    pub async fn command(&self, command: NestCommanded) -> Result<Look, HandError> {
-        self.ask(|reply| Mail::Hand(command, reply)).await.unwrap_or(Err(HandError::Draining))
+    pub async fn command(&self, turn: Turn, command: NestCommanded) -> Result<Look, HandError> {
+        self.ask(|reply| Mail::Hand(turn, command, reply)).await.unwrap_or(Err(HandError::Draining))
     }
 
     /// Takes no more units, and ends when the nest is empty.
@@ -425,7 +424,7 @@ impl Keeper {
                 _ => {}
             },
             Mail::Look(reply) => drop(reply.send(self.look())),
-            Mail::Hand(command, reply) => self.by_hand(command, reply).await,
+            Mail::Hand(turn, command, reply) => self.by_hand(turn, command, reply).await,
             Mail::Drain => self.draining = true,
             Mail::StopNow => {
                 if let State::Busy { stop, .. } = &self.state {

@@ -167,9 +167,6 @@ pub enum OrderError {
     /// The books of one order at a time.
     #[error("the books of a work order are being made already; ask again when that is done")]
     Reconciling,
-    /// The same command with other contents.
-    #[error("this command id did something else; a new command needs a new id")]
-    Reused,
     /// It failed, and was tested again as often as may be.
     #[error(
         "unit {serial} failed, and was tested again {retests} times without being changed, as often as its recipe allows; \

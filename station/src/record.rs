@@ -195,13 +195,8 @@ impl factory_journal::Record for Record {
             | Self::RunResumed(_)
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
-            Self::OrderMoved(moved) => Keys {
-                order: Some(moved.order.to_string()),
-                run: Some(command_key(moved.command)),
-                ..Keys::default()
-            },
-            Self::NestCommanded(it) => Keys { run: Some(command_key(it.command)), ..Keys::default() },
-            Self::RecipeCommanded(it) => Keys { run: Some(command_key(it.command)), ..Keys::default() },
+            Self::OrderMoved(moved) => Keys { order: Some(moved.order.to_string()), ..Keys::default() },
+            Self::NestCommanded(_) | Self::RecipeCommanded(_) => Keys::default(),
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
             Self::UnitRefused(refused) => Keys {
                 unit: Some(refused.serial.to_string()),

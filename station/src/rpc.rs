@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::access::HungUp;
 use crate::{
     callers::Caller,
-    commands::to_the_end,
+    commands::{Command, to_the_end},
     health::{self, parts::Parts},
     line::offline::OfflineError,
     nest::{
@@ -112,10 +112,12 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::PauseWorkOrderRequest>,
     ) -> Answer<messages::PauseWorkOrderResponse> {
-        let paused = command::pause(request.into_inner())?;
+        let (command, paused) = command::pause(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
         tracing::info!(order = %paused.order, reason = paused.reason, "pause asked for");
         let orders = self.shared.orders.clone();
-        let order = to_the_end(async move { orders.pause_or_resume(paused).await }).await.map_err(refused)?;
+        let order =
+            to_the_end(async move { orders.pause_or_resume(&turn, paused).await }).await.map_err(refused)?;
         Ok(Response::new(messages::PauseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -123,11 +125,12 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::ResumeWorkOrderRequest>,
     ) -> Answer<messages::ResumeWorkOrderResponse> {
-        let resumed = command::resume(request.into_inner())?;
+        let (command, resumed) = command::resume(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
         tracing::info!(order = %resumed.order, reason = resumed.reason, "resumption asked for");
         let orders = self.shared.orders.clone();
         let order =
-            to_the_end(async move { orders.pause_or_resume(resumed).await }).await.map_err(refused)?;
+            to_the_end(async move { orders.pause_or_resume(&turn, resumed).await }).await.map_err(refused)?;
         Ok(Response::new(messages::ResumeWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -135,10 +138,12 @@ impl station_server::Station for StationService {
         &self,
         request: Request<messages::CloseWorkOrderRequest>,
     ) -> Answer<messages::CloseWorkOrderResponse> {
-        let closed = command::close(request.into_inner())?;
+        let (command, closed) = command::close(request.into_inner())?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
         tracing::info!(order = %closed.order, reason = closed.reason, "closing asked for");
         let (orders, signer) = (self.shared.orders.clone(), self.shared.signer.clone());
-        let order = to_the_end(async move { orders.close(closed, &signer).await }).await.map_err(refused)?;
+        let order =
+            to_the_end(async move { orders.close(&turn, closed, &signer).await }).await.map_err(refused)?;
         Ok(Response::new(messages::CloseWorkOrderResponse { work_order: Some(wire::order(&order)) }))
     }
 
@@ -175,10 +180,14 @@ impl station_server::Station for StationService {
         request: Request<messages::ActivateRecipeRequest>,
     ) -> Answer<messages::ActivateRecipeResponse> {
         let caller = caller(&request);
-        let messages::ActivateRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
-        let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
-        let shelf = self.shelf.clone();
-        to_the_end(async move { shelf.activate(key, by).await }).await.map_err(refused)?;
+        let mut request = request.into_inner();
+        let (recipe, digest) = (request.recipe.clone(), request.recipe_digest.clone());
+        let (command, key) = command::recipe(&mut request, &recipe, &digest)?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            let shelf = self.shelf.clone();
+            to_the_end(async move { shelf.activate(&turn, key, caller).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::ActivateRecipeResponse {}))
     }
 
@@ -187,10 +196,14 @@ impl station_server::Station for StationService {
         request: Request<messages::RemoveRecipeRequest>,
     ) -> Answer<messages::RemoveRecipeResponse> {
         let caller = caller(&request);
-        let messages::RemoveRecipeRequest { command_id, recipe, recipe_digest } = request.into_inner();
-        let (key, by) = command::recipe(&command_id, &recipe, &recipe_digest, caller)?;
-        let shelf = self.shelf.clone();
-        to_the_end(async move { shelf.remove(key, by).await }).await.map_err(refused)?;
+        let mut request = request.into_inner();
+        let (recipe, digest) = (request.recipe.clone(), request.recipe_digest.clone());
+        let (command, key) = command::recipe(&mut request, &recipe, &digest)?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if !turn.is_again() {
+            let shelf = self.shelf.clone();
+            to_the_end(async move { shelf.remove(&turn, key, caller).await }).await.map_err(refused)?;
+        }
         Ok(Response::new(messages::RemoveRecipeResponse {}))
     }
 
@@ -227,8 +240,8 @@ impl station_server::Station for StationService {
         request: Request<messages::ParkNestRequest>,
     ) -> Answer<messages::ParkNestResponse> {
         let caller = caller(&request);
-        let parked = command::park(request.into_inner(), caller)?;
-        self.by_hand(parked).await?;
+        let (command, parked) = command::park(request.into_inner(), caller)?;
+        self.by_hand(command, parked).await?;
         Ok(Response::new(messages::ParkNestResponse {}))
     }
 
@@ -237,8 +250,10 @@ impl station_server::Station for StationService {
         request: Request<messages::EnableNestRequest>,
     ) -> Answer<messages::EnableNestResponse> {
         let caller = caller(&request);
-        let messages::EnableNestRequest { command_id, nest } = request.into_inner();
-        self.by_hand(command::nest(&command_id, &nest, NestAct::Enable, caller)?).await?;
+        let mut request = request.into_inner();
+        let nest = request.nest.clone();
+        let (command, commanded) = command::nest(&mut request, &nest, NestAct::Enable, caller)?;
+        self.by_hand(command, commanded).await?;
         Ok(Response::new(messages::EnableNestResponse {}))
     }
 
@@ -247,8 +262,10 @@ impl station_server::Station for StationService {
         request: Request<messages::ClearNestRequest>,
     ) -> Answer<messages::ClearNestResponse> {
         let caller = caller(&request);
-        let messages::ClearNestRequest { command_id, nest } = request.into_inner();
-        let look = self.by_hand(command::nest(&command_id, &nest, NestAct::Clear, caller)?).await?;
+        let mut request = request.into_inner();
+        let nest = request.nest.clone();
+        let (command, commanded) = command::nest(&mut request, &nest, NestAct::Clear, caller)?;
+        let look = self.by_hand(command, commanded).await?;
         Ok(Response::new(messages::ClearNestResponse { parked: look.parked.unwrap_or_default() }))
     }
 
@@ -257,8 +274,10 @@ impl station_server::Station for StationService {
         request: Request<messages::IdentifyNestRequest>,
     ) -> Answer<messages::IdentifyNestResponse> {
         let caller = caller(&request);
-        let messages::IdentifyNestRequest { command_id, nest } = request.into_inner();
-        self.by_hand(command::nest(&command_id, &nest, NestAct::Identify, caller)?).await?;
+        let mut request = request.into_inner();
+        let nest = request.nest.clone();
+        let (command, commanded) = command::nest(&mut request, &nest, NestAct::Identify, caller)?;
+        self.by_hand(command, commanded).await?;
         Ok(Response::new(messages::IdentifyNestResponse {}))
     }
 
@@ -495,8 +514,14 @@ impl StationService {
         self.nests.get(name).ok_or_else(|| no_nest(name))
     }
 
-    async fn by_hand(&self, command: NestCommanded) -> Result<Look, Status> {
-        self.nest(&command.nest)?.command(command).await.map_err(refused)
+    /// Does something with a nest, unless that was done; gives what it is like then.
+    async fn by_hand(&self, command: Command, commanded: NestCommanded) -> Result<Look, Status> {
+        let nest = self.nest(&commanded.nest)?;
+        let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+        if turn.is_again() {
+            return Ok(nest.look().await);
+        }
+        nest.command(turn, commanded).await.map_err(refused)
     }
 
     fn find(&self, run: RunId) -> Result<Unit, Status> {

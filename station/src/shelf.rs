@@ -9,7 +9,7 @@ use std::{
 };
 
 use data_encoding::HEXLOWER;
-use factory_journal::{Journal, JournalError};
+use factory_journal::JournalError;
 use factory_proto::ids::{OrderId, RecipeName};
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -20,11 +20,11 @@ use tracing::{info, warn};
 
 use crate::{
     books::Books,
+    commands::{Command, CommandError, Commands, Turn},
     orders::Orders,
     recipe::{Held, Origin, Recipe, RecipeError, RecipeKey, Recipes},
     record::{RecipeAct, RecipeCommanded, Record},
     signatures::Signatures,
-    units::Units,
 };
 use incoming::Incoming;
 
@@ -67,9 +67,9 @@ pub enum ShelfError {
         /// The first of them.
         orders: String,
     },
-    /// The same command with other contents.
-    #[error("this command id did something else; a new command needs a new id")]
-    Reused,
+    /// The command cannot be carried out, whatever it asks for.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// It cannot be kept.
     #[error("{} cannot be written; see to the disk", path.display())]
     Disk {
@@ -94,8 +94,7 @@ pub struct Shown {
 
 /// What is uploaded to a station.
 pub struct Shelf {
-    journal: Arc<Journal<Record>>,
-    units: Units,
+    commands: Commands,
     orders: Orders,
     recipes: Arc<Recipes>,
     signatures: Arc<Signatures>,
@@ -107,10 +106,8 @@ pub struct Shelf {
 
 /// What a shelf works with.
 pub struct Parts {
-    /// The truth.
-    pub journal: Arc<Journal<Record>>,
-    /// Questions to it.
-    pub units: Units,
+    /// Which command was carried out.
+    pub commands: Commands,
     /// Who uses recipes.
     pub orders: Orders,
     /// What is held already: the recipes of the station's folder.
@@ -122,7 +119,7 @@ pub struct Parts {
 impl Shelf {
     /// Reads again what was kept in `folder`, as the books say. What is broken is told and left there. Blocks.
     pub fn open(parts: Parts, folder: PathBuf, books: &Books) -> Self {
-        let Parts { journal, units, orders, recipes, signatures } = parts;
+        let Parts { commands, orders, recipes, signatures } = parts;
         incoming::clear(&folder);
         for (key, kept) in &books.recipes {
             let read =
@@ -140,7 +137,7 @@ impl Shelf {
             recipes.activate((name.clone(), activated.digest));
         }
         let (uploading, changing) = (Arc::default(), Mutex::default());
-        Self { journal, units, orders, recipes, signatures, folder, uploading, changing }
+        Self { commands, orders, recipes, signatures, folder, uploading, changing }
     }
 
     /// Begins to take in a recipe, one at a time.
@@ -158,21 +155,28 @@ impl Shelf {
     ///
     /// # Errors
     /// All that is wrong with it, and nothing was kept.
-    pub async fn keep(&self, incoming: Incoming, by: Command) -> Result<[u8; 32], ShelfError> {
+    pub async fn keep(
+        &self,
+        incoming: Incoming,
+        command: Command,
+        by: String,
+    ) -> Result<[u8; 32], ShelfError> {
         let signatures = self.signatures.clone();
         let (incoming, digest) = blocking(move || incoming.check(&signatures)).await?;
         let key = (incoming.name().clone(), digest);
-        let record = by.record(RecipeAct::Keep, &key);
-        let _alone = self.changing.lock().await;
-        if self.commanded_before(&record)? {
+        // What the command asks for is known only now.
+        let turn = self.commands.begin(command.with(&digest)).await?;
+        if turn.is_again() {
             return Ok(digest);
         }
+        let record = record(&turn, RecipeAct::Keep, &key, by);
+        let _alone = self.changing.lock().await;
         let held = self.recipes.held();
         let uploaded = |held: &&Held| held.origin == Origin::Uploaded;
         match held.iter().filter(uploaded).find(|held| held.key == key) {
             // Not moved to its place once more, where a unit may be made of it at this moment.
             Some(held) if held.complaint.is_none() => {
-                self.journal.append(Record::RecipeCommanded(record)).await?;
+                turn.commit(Some(Record::RecipeCommanded(record))).await?;
                 return Ok(digest);
             }
             Some(_) => {}
@@ -191,7 +195,7 @@ impl Shelf {
         })
         .await?;
         let since = record.at;
-        self.journal.append(Record::RecipeCommanded(record)).await?;
+        turn.commit(Some(Record::RecipeCommanded(record))).await?;
         info!(recipe = %key.0, digest = HEXLOWER.encode(&digest), "uploaded");
         self.recipes.insert(key, Ok(recipe), since);
         Ok(digest)
@@ -201,14 +205,11 @@ impl Shelf {
     ///
     /// # Errors
     /// It is not there, or cannot be used.
-    pub async fn activate(&self, key: RecipeKey, by: Command) -> Result<(), ShelfError> {
-        let record = by.record(RecipeAct::Activate, &key);
+    pub async fn activate(&self, turn: &Turn, key: RecipeKey, by: String) -> Result<(), ShelfError> {
+        let record = record(turn, RecipeAct::Activate, &key, by);
         let _alone = self.changing.lock().await;
-        if self.commanded_before(&record)? {
-            return Ok(());
-        }
         self.recipes.get(&key.0, &key.1)?;
-        self.journal.append(Record::RecipeCommanded(record)).await?;
+        turn.commit(Some(Record::RecipeCommanded(record))).await?;
         info!(recipe = %key.0, digest = HEXLOWER.encode(&key.1), "activated");
         self.recipes.activate(key);
         Ok(())
@@ -218,12 +219,9 @@ impl Shelf {
     ///
     /// # Errors
     /// It is not there, or in use.
-    pub async fn remove(&self, key: RecipeKey, by: Command) -> Result<(), ShelfError> {
-        let record = by.record(RecipeAct::Remove, &key);
+    pub async fn remove(&self, turn: &Turn, key: RecipeKey, by: String) -> Result<(), ShelfError> {
+        let record = record(turn, RecipeAct::Remove, &key, by);
         let _alone = self.changing.lock().await;
-        if self.commanded_before(&record)? {
-            return Ok(());
-        }
         let Some(held) = self.recipes.held().into_iter().find(|held| held.key == key) else {
             let (name, digest) = (key.0, HEXLOWER.encode(&key.1));
             return Err(RecipeError::NotHeld { name, digest }.into());
@@ -237,7 +235,7 @@ impl Shelf {
             }
             _ => {}
         }
-        self.journal.append(Record::RecipeCommanded(record)).await?;
+        turn.commit(Some(Record::RecipeCommanded(record))).await?;
         info!(recipe = %key.0, digest = HEXLOWER.encode(&key.1), "removed");
         self.recipes.remove(&key);
         let place = place(&self.folder, &key);
@@ -258,36 +256,11 @@ impl Shelf {
     pub async fn steady(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().await
     }
-
-    fn commanded_before(&self, record: &RecipeCommanded) -> Result<bool, ShelfError> {
-        let Some(before) = self.units.commanded(record.command)? else { return Ok(false) };
-        match before {
-            Record::RecipeCommanded(before) if before.is_same(record) => Ok(true),
-            _ => Err(ShelfError::Reused),
-        }
-    }
 }
 
-/// Who commands something.
-#[derive(Debug, Clone)]
-pub struct Command {
-    /// The command's id.
-    pub id: uuid::Uuid,
-    /// Who, for people.
-    pub by: String,
-}
-
-impl Command {
-    fn record(self, act: RecipeAct, (name, digest): &RecipeKey) -> RecipeCommanded {
-        RecipeCommanded {
-            command: self.id,
-            recipe: name.clone(),
-            digest: *digest,
-            act,
-            by: self.by,
-            at: SystemTime::now(),
-        }
-    }
+fn record(turn: &Turn, act: RecipeAct, (name, digest): &RecipeKey, by: String) -> RecipeCommanded {
+    let (command, recipe, digest) = (turn.command().id, name.clone(), *digest);
+    RecipeCommanded { command, recipe, digest, act, by, at: SystemTime::now() }
 }
 
 /// The folder of a recipe that was uploaded.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     history::History,
-    record::{self, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
+    record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
 };
 
 /// A run as far as it has come.
@@ -131,14 +131,6 @@ impl Units {
     pub fn story(&self, serial: &Serial) -> Result<Vec<Entry<Record>>, JournalError> {
         let sequences = self.0.by_unit(serial.as_str())?.into_iter();
         sequences.filter_map(|sequence| self.0.get(sequence).transpose()).collect()
-    }
-
-    /// What a command has made true, if it was carried out.
-    pub fn commanded(&self, command: Uuid) -> Result<Option<Record>, JournalError> {
-        let Some(first) = self.0.by_run(&record::command_key(command))?.first().copied() else {
-            return Ok(None);
-        };
-        Ok(self.0.get(first)?.map(|entry| entry.record))
     }
 
     /// What a unit went through, as the records up to and without `before` tell; all of them where that is absent.

@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::{Keeper, Left, Look, StartError, State, check::Health};
 use crate::{
+    commands::Turn,
     record::{NestAct, NestCommanded, Record, RunId},
     recovery::{self, RecoveryError},
     rig::Rig,
@@ -15,9 +16,6 @@ use crate::{
 /// Why something is not done with a nest.
 #[derive(Debug, thiserror::Error)]
 pub enum HandError {
-    /// The same command with other contents.
-    #[error("this command id did something else; a new command needs a new id")]
-    Reused,
     /// Its instruments are at work on a unit.
     #[error("nest {nest} is busy with run {run}; wait until it is closed, or abort it")]
     Busy {
@@ -52,13 +50,12 @@ type Reply = oneshot::Sender<Result<Look, HandError>>;
 
 impl Keeper {
     /// Does what a command says, and answers when it is done.
-    pub(super) async fn by_hand(&mut self, command: NestCommanded, reply: Reply) {
+    pub(super) async fn by_hand(&mut self, turn: Turn, command: NestCommanded, reply: Reply) {
         let act = command.act;
         // Somebody who went away does not want the answer.
-        match self.take(command).await {
+        match self.take(&turn, command).await {
             Err(refused) => drop(reply.send(Err(refused))),
-            Ok(Taken::Before) => drop(reply.send(Ok(self.look()))),
-            Ok(Taken::Now) => match (act, &mut self.state) {
+            Ok(()) => match (act, &mut self.state) {
                 (NestAct::Clear, State::Checking(check)) => check.tell(reply),
                 (NestAct::Identify, State::Checking(check)) => check.blink_then(reply),
                 (NestAct::Identify, _) => self.identify(reply),
@@ -68,18 +65,9 @@ impl Keeper {
     }
 
     /// Makes a command durable, with all that follows from it at once.
-    async fn take(&mut self, command: NestCommanded) -> Result<Taken, HandError> {
-        if let Some(before) = self.shared.units.commanded(command.command)? {
-            let same = |before: &NestCommanded| {
-                NestCommanded { at: command.at, by: command.by.clone(), ..before.clone() } == command
-            };
-            return match before {
-                Record::NestCommanded(before) if same(&before) => Ok(Taken::Before),
-                _ => Err(HandError::Reused),
-            };
-        }
+    async fn take(&mut self, turn: &Turn, command: NestCommanded) -> Result<(), HandError> {
         self.may(command.act)?;
-        self.shared.journal.append(Record::NestCommanded(command.clone())).await?;
+        turn.commit(Some(Record::NestCommanded(command.clone()))).await?;
         info!(nest = %self.name, act = ?command.act, by = command.by, reason = command.reason, "by hand");
         match command.act {
             NestAct::Park => self.park_by_hand(Some(command)),
@@ -87,7 +75,7 @@ impl Keeper {
             NestAct::Clear => self.clear().await?,
             NestAct::Identify => {}
         }
-        Ok(Taken::Now)
+        Ok(())
     }
 
     fn may(&self, act: NestAct) -> Result<(), HandError> {
@@ -169,12 +157,6 @@ impl Keeper {
     }
 }
 
-/// Whether a command was carried out before.
-enum Taken {
-    Now,
-    Before,
-}
-
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::SystemTime};
@@ -189,7 +171,7 @@ mod tests {
     use crate::{
         attestations::{Attestations, Statements},
         books::Books,
-        commands::Commands,
+        commands::{Command, Commands},
         config::{ConsoleSettings, NestSettings},
         events::Events,
         line::{
@@ -279,12 +261,17 @@ mod tests {
         tokio::spawn(keeper.keep(mail));
         let nest = Nest { name: "A".parse().unwrap(), mailbox };
 
+        let by_hand = async |act| {
+            let command = command(act);
+            let asked = Command { id: command.command, call: "ClearNest", digest: [0; 32] };
+            nest.command(shared.commands.begin(asked).await.unwrap(), command).await
+        };
         let look = nest.look().await;
         assert!(look.run == Some(run.run) && look.parked.unwrap().contains("it is out of order"));
-        let refusal = nest.command(command(NestAct::Identify)).await.unwrap_err();
+        let refusal = by_hand(NestAct::Identify).await.unwrap_err();
         assert!(refusal.to_string().contains("out of order; its log says why; clear it first"), "{refusal}");
         // Its instruments are asked again, which here are none.
-        let parked = nest.command(command(NestAct::Clear)).await.unwrap().parked.unwrap();
+        let parked = by_hand(NestAct::Clear).await.unwrap().parked.unwrap();
         assert!(parked.contains("could not be started from /nonexistent"), "{parked}");
         assert!(!parked.contains("out of order"), "{parked}");
         // As after a restart: nobody can go on with it, for there is no such order.

@@ -5,6 +5,7 @@ use factory_proto::ids::{OrderId, Serial};
 use super::{OrderError, Orders, reconcile::Unsettled};
 use crate::{
     books::Order,
+    commands::Turn,
     record::{OrderMoved, OrderState, Record, RunId},
     signer::Signer,
 };
@@ -23,14 +24,14 @@ impl Orders {
     /// Pauses or resumes an order, durably. The same command once more changes nothing.
     ///
     /// # Errors
-    /// It is not there, or closed; or the command was another one.
-    pub async fn pause_or_resume(&self, moved: OrderMoved) -> Result<Order, OrderError> {
+    /// It is not there, or closed.
+    pub async fn pause_or_resume(&self, turn: &Turn, moved: OrderMoved) -> Result<Order, OrderError> {
         let _alone = self.opening.lock().await;
-        if let Some(order) = self.moved_before(&moved)? {
+        if let Some(order) = self.moved_before(turn, &moved).await? {
             return Ok(order);
         }
         self.moving(&moved)?;
-        self.keep_move(moved).await
+        self.keep_move(turn, moved).await
     }
 
     /// Closes an order for good, durably. The same command once more changes nothing.
@@ -38,9 +39,9 @@ impl Orders {
     /// # Errors
     /// As of [`Orders::pause_or_resume`]; units of it are in nests, or not accounted for, which is asked of the signer
     /// unless it is to be closed even then.
-    pub async fn close(&self, moved: OrderMoved, signer: &Signer) -> Result<Order, OrderError> {
+    pub async fn close(&self, turn: &Turn, moved: OrderMoved, signer: &Signer) -> Result<Order, OrderError> {
         let _alone = self.opening.lock().await;
-        if let Some(order) = self.moved_before(&moved)? {
+        if let Some(order) = self.moved_before(turn, &moved).await? {
             return Ok(order);
         }
         self.moving(&moved)?;
@@ -50,16 +51,21 @@ impl Orders {
             let unsettled = self.reconcile_patiently(&moved.order, signer).await?.unsettled;
             refuse_open(&moved.order, unsettled.iter().filter(|it| it.hinders_closing()))?;
         }
-        self.keep_move(moved).await
+        self.keep_move(turn, moved).await
     }
 
     /// The order, if the command was carried out before.
-    fn moved_before(&self, moved: &OrderMoved) -> Result<Option<Order>, OrderError> {
-        let Some(before) = self.units.commanded(moved.command)? else { return Ok(None) };
-        match before {
-            Record::OrderMoved(before) if same(&before, moved) => self.get(&moved.order).map(Some),
-            _ => Err(OrderError::Reused),
+    async fn moved_before(&self, turn: &Turn, moved: &OrderMoved) -> Result<Option<Order>, OrderError> {
+        let order = self.get(&moved.order)?;
+        if turn.is_again() {
+            return Ok(Some(order));
         }
+        // The station died between what the command did and the note that it was carried out.
+        if order.moved.as_ref().is_some_and(|last| last.command == moved.command) {
+            turn.commit(None).await?;
+            return Ok(Some(order));
+        }
+        Ok(None)
     }
 
     /// Whether it may be.
@@ -71,8 +77,8 @@ impl Orders {
         Err(OrderError::Closed { order: moved.order.clone(), reason: order.reason().to_owned() })
     }
 
-    async fn keep_move(&self, moved: OrderMoved) -> Result<Order, OrderError> {
-        self.units.journal().append(Record::OrderMoved(moved.clone())).await?;
+    async fn keep_move(&self, turn: &Turn, moved: OrderMoved) -> Result<Order, OrderError> {
+        turn.commit(Some(Record::OrderMoved(moved.clone()))).await?;
         let mut state = self.lock();
         if let Some(order) = state.orders.get_mut(&moved.order) {
             order.moved = Some(moved.clone());
@@ -108,10 +114,6 @@ impl Drop for Shut {
     fn drop(&mut self) {
         self.0.lock().closing = None;
     }
-}
-
-fn same(before: &OrderMoved, moved: &OrderMoved) -> bool {
-    OrderMoved { at: moved.at, ..before.clone() } == *moved
 }
 
 fn refuse_open<'a>(order: &OrderId, open: impl Iterator<Item = &'a Unsettled>) -> Result<(), OrderError> {

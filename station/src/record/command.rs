@@ -1,4 +1,4 @@
-//! What people command of orders, nests and recipes: records that are found again by the command's id.
+//! What people command of orders, nests and recipes.
 
 use std::time::SystemTime;
 
@@ -143,11 +143,4 @@ pub struct RecipeCommanded {
     /// When.
     #[cbor(n(5), with = "cbor::time")]
     pub at: SystemTime,
-}
-
-impl RecipeCommanded {
-    /// Whether the same was commanded.
-    pub fn is_same(&self, other: &Self) -> bool {
-        Self { by: other.by.clone(), at: other.at, ..self.clone() } == *other
-    }
 }

@@ -24,7 +24,6 @@ use crate::{
         NestAct, NestCommanded, OrderMoved, OrderState, RegistrationAttested, RunId, UnitDisposed,
         UnitReleased,
     },
-    shelf,
     unit_list::UnitList,
     yields::survey::Asked,
 };
@@ -173,35 +172,42 @@ impl TryFrom<messages::OpenWorkOrderRequest> for OpenOrder {
 }
 
 /// An order is paused.
-pub fn pause(request: messages::PauseWorkOrderRequest) -> Result<OrderMoved, Status> {
-    let messages::PauseWorkOrderRequest { command_id, work_order, reason } = request;
-    moved((command_id, work_order, reason), OrderState::Paused, false)
+pub fn pause(mut request: messages::PauseWorkOrderRequest) -> Result<(Command, OrderMoved), Status> {
+    let mut fields = Fields::default();
+    let command = fields.command(&mut request);
+    moved(fields, command, &request.work_order, request.reason, OrderState::Paused, false)
 }
 
 /// An order is resumed.
-pub fn resume(request: messages::ResumeWorkOrderRequest) -> Result<OrderMoved, Status> {
-    let messages::ResumeWorkOrderRequest { command_id, work_order, reason } = request;
-    moved((command_id, work_order, reason), OrderState::Open, false)
+pub fn resume(mut request: messages::ResumeWorkOrderRequest) -> Result<(Command, OrderMoved), Status> {
+    let mut fields = Fields::default();
+    let command = fields.command(&mut request);
+    moved(fields, command, &request.work_order, request.reason, OrderState::Open, false)
 }
 
 /// An order is closed.
-pub fn close(request: messages::CloseWorkOrderRequest) -> Result<OrderMoved, Status> {
-    let messages::CloseWorkOrderRequest { command_id, work_order, reason, even_if_open } = request;
-    moved((command_id, work_order, reason), OrderState::Closed, even_if_open)
+pub fn close(mut request: messages::CloseWorkOrderRequest) -> Result<(Command, OrderMoved), Status> {
+    let mut fields = Fields::default();
+    let command = fields.command(&mut request);
+    let even_if_open = request.even_if_open;
+    moved(fields, command, &request.work_order, request.reason, OrderState::Closed, even_if_open)
 }
 
 fn moved(
-    (command, order, reason): (String, String, String),
+    mut fields: Fields,
+    command: Option<Command>,
+    order: &str,
+    reason: String,
     to: OrderState,
     even_if_open: bool,
-) -> Result<OrderMoved, Status> {
-    let mut fields = Fields::default();
-    let command = fields.parse("command_id", &command);
-    let order = fields.parse("work_order", &order);
+) -> Result<(Command, OrderMoved), Status> {
+    let order = fields.parse("work_order", order);
     let reason = fields.given_reason(reason);
     let moved = || {
         let (command, order, reason) = (command?, order?, reason?);
-        Some(OrderMoved { command, order, to, reason, even_if_open, at: SystemTime::now() })
+        let id = command.id;
+        let at = SystemTime::now();
+        Some((command, OrderMoved { command: id, order, to, reason, even_if_open, at }))
     };
     fields.finish(moved())
 }
@@ -271,60 +277,68 @@ impl TryFrom<messages::StartUnitRequest> for StartUnit {
 }
 
 /// A nest is parked, by whom the request or else the connection says.
-pub fn park(request: messages::ParkNestRequest, caller: String) -> Result<NestCommanded, Status> {
+pub fn park(
+    mut request: messages::ParkNestRequest,
+    caller: String,
+) -> Result<(Command, NestCommanded), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", &request.command_id);
-    let nest = fields.parse("nest", &request.nest);
+    let command = fields.command(&mut request);
     let reason = fields.given_reason(request.reason);
     let by = match request.by.trim() {
         "" => Some(caller),
         by if by.chars().count() <= LONGEST_NAME => Some(by.to_owned()),
         _ => fields.check("by", Err(format!("is longer than {LONGEST_NAME} characters"))),
     };
-    let parked = || {
-        let (command, nest, by, reason) = (command?, nest?, by?, reason?);
-        Some(NestCommanded { command, nest, act: NestAct::Park, by, reason, at: SystemTime::now() })
-    };
-    fields.finish(parked())
+    commanded(fields, command, &request.nest, NestAct::Park, by, reason)
 }
 
 /// Something else is done with a nest.
-pub fn nest(command: &str, nest: &str, act: NestAct, by: String) -> Result<NestCommanded, Status> {
+pub fn nest<C: factory_proto::command::Command>(
+    request: &mut C,
+    nest: &str,
+    act: NestAct,
+    by: String,
+) -> Result<(Command, NestCommanded), Status> {
     let mut fields = Fields::default();
-    let command = fields.parse("command_id", command);
+    let command = fields.command(request);
+    commanded(fields, command, nest, act, Some(by), Some(String::new()))
+}
+
+fn commanded(
+    mut fields: Fields,
+    command: Option<Command>,
+    nest: &str,
+    act: NestAct,
+    by: Option<String>,
+    reason: Option<String>,
+) -> Result<(Command, NestCommanded), Status> {
     let nest = fields.parse("nest", nest);
     let commanded = || {
-        let (command, nest) = (command?, nest?);
-        Some(NestCommanded { command, nest, act, by, reason: String::new(), at: SystemTime::now() })
+        let (command, nest, by, reason) = (command?, nest?, by?, reason?);
+        let id = command.id;
+        Some((command, NestCommanded { command: id, nest, act, by, reason, at: SystemTime::now() }))
     };
     fields.finish(commanded())
 }
 
-/// A recipe comes, and who commands it.
-pub fn upload(
-    start: &messages::UploadRecipeStart,
-    by: String,
-) -> Result<(RecipeName, shelf::Command), Status> {
+/// A recipe comes.
+pub fn upload(mut start: messages::UploadRecipeStart) -> Result<(Command, RecipeName), Status> {
     let mut fields = Fields::default();
-    let id = fields.parse("command_id", &start.command_id);
+    let command = fields.command(&mut start);
     let recipe = fields.parse("recipe", &start.recipe);
-    let upload = || Some((recipe?, shelf::Command { id: id?, by }));
-    fields.finish(upload())
+    fields.finish(command.zip(recipe))
 }
 
-/// Something is done with a recipe, and who commands it.
-pub fn recipe(
-    command: &str,
+/// Something is done with a recipe.
+pub fn recipe<C: factory_proto::command::Command>(
+    request: &mut C,
     recipe: &str,
     digest: &[u8],
-    by: String,
-) -> Result<(RecipeKey, shelf::Command), Status> {
+) -> Result<(Command, RecipeKey), Status> {
     let mut fields = Fields::default();
-    let id = fields.parse("command_id", command);
-    let recipe = fields.parse("recipe", recipe);
-    let digest = fields.digest(digest);
-    let commanded = || Some(((recipe?, digest?), shelf::Command { id: id?, by }));
-    fields.finish(commanded())
+    let command = fields.command(request);
+    let key = fields.parse("recipe", recipe).zip(fields.digest(digest));
+    fields.finish(command.zip(key))
 }
 
 /// Stop a run.

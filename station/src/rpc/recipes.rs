@@ -12,9 +12,9 @@ use super::{
     refusal::{Refusal, refused},
 };
 use crate::{
-    commands::to_the_end,
+    commands::{Command, to_the_end},
     recipe::Origin,
-    shelf::{Command, Shelf, Shown, incoming::Incoming},
+    shelf::{Shelf, Shown, incoming::Incoming},
 };
 
 /// Between two messages of an upload; who is silent for longer makes room for others.
@@ -30,21 +30,20 @@ pub async fn upload(
     caller: String,
 ) -> Result<[u8; 32], Status> {
     let slow = |_| Status::deadline_exceeded(format!("not all of it came in {} s", PATIENCE.as_secs()));
-    let (incoming, by) = timeout(PATIENCE, receive(shelf, stream, caller)).await.map_err(slow)??;
+    let (incoming, command) = timeout(PATIENCE, receive(shelf, stream)).await.map_err(slow)??;
     let shelf = shelf.clone();
-    to_the_end(async move { shelf.keep(incoming, by).await }).await.map_err(refused)
+    to_the_end(async move { shelf.keep(incoming, command, caller).await }).await.map_err(refused)
 }
 
-/// All that comes, and who sends it.
+/// All that comes, and by which command.
 async fn receive(
     shelf: &Shelf,
     mut stream: Streaming<messages::UploadRecipeRequest>,
-    caller: String,
 ) -> Result<(Incoming, Command), Status> {
     let Some(Part::Start(start)) = next(&mut stream).await? else {
         return Err(part_refused("the first message must hold `start`"));
     };
-    let (name, by) = command::upload(&start, caller)?;
+    let (command, name) = command::upload(start)?;
     let mut incoming = shelf.receive(name).await.map_err(refused)?;
     while let Some(part) = next(&mut stream).await? {
         let Part::Chunk(chunk) = part else {
@@ -53,7 +52,7 @@ async fn receive(
         incoming.add(&chunk.file, &chunk.data).await.map_err(refused)?;
     }
     incoming.end().await.map_err(refused)?;
-    Ok((incoming, by))
+    Ok((incoming, command))
 }
 
 /// What the next message holds; `None` after the last one.

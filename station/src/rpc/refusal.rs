@@ -238,7 +238,6 @@ impl Refused for OrderError {
             Self::UnitsInside { order, .. } => Refusal::of(R::OrderUnitsInside).about("order", order),
             Self::OpenUnits { order, .. } => Refusal::of(R::OrderUnitsOpen).about("order", order),
             Self::Reconciling => Refusal::of(R::StationBusy),
-            Self::Reused => Refusal::of(R::CommandIdReused),
             Self::UnitList(error) => error.refusal(),
             Self::Signer(error) => error.refusal(),
             Self::OtherOrder { .. } => Refusal::of(R::OrderNotAsSigned),
@@ -263,7 +262,6 @@ impl Refused for HandError {
     fn refusal(&self) -> Refusal {
         use ErrorReason as R;
         match self {
-            Self::Reused => Refusal::of(R::CommandIdReused),
             Self::Busy { nest, run } => Refusal::of(R::NestBusy).about("nest", nest).about("run", run),
             Self::OutOfOrder(nest) => Refusal::of(R::NestOutOfOrder).about("nest", nest),
             Self::Dark { nest, .. } => Refusal::of(R::NestParked).about("nest", nest),
@@ -285,7 +283,7 @@ impl Refused for ShelfError {
             Self::FromFolder(name) | Self::Active(name) | Self::InUse { name, .. } => {
                 Refusal::of(R::RecipeInUse).about("recipe", name)
             }
-            Self::Reused => Refusal::of(R::CommandIdReused),
+            Self::Command(error) => error.refusal(),
             Self::Disk { .. } => Refusal::of(R::JournalFailed),
             Self::Journal(error) => error.refusal(),
         }
