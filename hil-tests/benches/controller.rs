@@ -11,7 +11,6 @@ use std::{
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    pin::Pin,
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,13 +23,7 @@ use factory_hil_tests::{
     python::Python,
 };
 use factory_journal::{Journal, Options};
-use factory_proto::station::{
-    HeartbeatRequest, HeartbeatResponse, ReportResultsRequest, ReportResultsResponse, Unit,
-    ValidateUnitRequest, ValidateUnitResponse,
-    line_controller_client::LineControllerClient,
-    line_controller_server::{LineController, LineControllerServer},
-    report_results_request::Report,
-};
+use factory_proto::station::{Unit, line_controller_server::LineControllerServer};
 use factory_station::{
     line::controllers::Controllers,
     place::Place,
@@ -38,20 +31,19 @@ use factory_station::{
     results::{Backlog, Uplink},
     rpc::wire,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
-use tokio_stream::{
-    Stream, StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::transport::Server;
 
 #[path = "made/result.rs"]
 mod made;
+#[path = "made/stream.rs"]
+mod stream;
+use stream::{Counter, WINDOW};
 
 const STATIONS: u64 = 50;
 const RESULTS: u64 = 100_000;
-const WINDOW: u64 = 32;
 /// What is enough to know Python's speed.
 const PYTHON_RESULTS: u64 = 10_000;
 
@@ -218,25 +210,7 @@ async fn clients(stations: u64, each: u64, controller: SocketAddr) -> anyhow::Re
 }
 
 async fn client(station: u64, each: u64, controller: SocketAddr) -> anyhow::Result<()> {
-    let (station, unit) = (name(station), unit());
-    let mut client = LineControllerClient::connect(format!("http://{controller}")).await?;
-    let (sender, sending) = mpsc::channel(WINDOW as usize);
-    let request = |sequence| ReportResultsRequest {
-        station: station.clone(),
-        sequence,
-        report: Some(Report::Unit(unit.clone())),
-    };
-    sender.send(request(1)).await?;
-    let mut answers = client.report_results(ReceiverStream::new(sending)).await?.into_inner();
-    let (mut sent, mut acknowledged) = (1, 0);
-    while acknowledged < each {
-        while sent < each && sent - acknowledged < WINDOW {
-            sent += 1;
-            sender.send(request(sent)).await?;
-        }
-        acknowledged = answers.message().await?.context("the controller ended")?.acknowledged_sequence;
-    }
-    Ok(())
+    stream::send(controller, &name(station), &unit(), each).await.map(drop)
 }
 
 /// They differ in nothing but their number.
@@ -250,37 +224,6 @@ async fn count() -> anyhow::Result<()> {
     println!("listening on {}", listener.local_addr()?);
     let server = Server::builder().add_service(LineControllerServer::new(Counter));
     Ok(server.serve_with_incoming(TcpListenerStream::new(listener)).await?)
-}
-
-struct Counter;
-
-#[tonic::async_trait]
-impl LineController for Counter {
-    type ReportResultsStream = Pin<Box<dyn Stream<Item = Result<ReportResultsResponse, Status>> + Send>>;
-
-    async fn report_results(
-        &self,
-        request: Request<Streaming<ReportResultsRequest>>,
-    ) -> Result<Response<Self::ReportResultsStream>, Status> {
-        let answers = request.into_inner().map(|report| {
-            Ok(ReportResultsResponse {
-                acknowledged_sequence: report?.sequence,
-                ..ReportResultsResponse::default()
-            })
-        });
-        Ok(Response::new(Box::pin(answers)))
-    }
-
-    async fn validate_unit(
-        &self,
-        _: Request<ValidateUnitRequest>,
-    ) -> Result<Response<ValidateUnitResponse>, Status> {
-        Err(Status::unimplemented("it takes results"))
-    }
-
-    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        Err(Status::unimplemented("it takes results"))
-    }
 }
 
 type Figure = (String, Duration, u64, Option<Cost>);

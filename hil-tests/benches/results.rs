@@ -10,7 +10,6 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
     path::Path,
-    pin::Pin,
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -19,12 +18,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use factory_hil_tests::rig::free_address;
 use factory_journal::{Journal, Options};
-use factory_proto::station::{
-    HeartbeatRequest, HeartbeatResponse, ReportResultsRequest, ReportResultsResponse, ValidateUnitRequest,
-    ValidateUnitResponse,
-    line_controller_client::LineControllerClient,
-    line_controller_server::{LineController, LineControllerServer},
-};
+use factory_proto::station::line_controller_server::LineControllerServer;
 use factory_station::{
     line::controllers::Controllers,
     place::Place,
@@ -32,21 +26,20 @@ use factory_station::{
     results::{Backlog, Uplink},
     rpc::wire,
 };
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
-use tokio_stream::{
-    Stream, StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming, transport::Server};
+use tonic::transport::Server;
 
 #[path = "made/result.rs"]
 mod made;
+#[path = "made/stream.rs"]
+mod stream;
 use made::closed;
+use stream::Counter;
 
 const RESULTS: u64 = 100_000;
 const NESTS: u64 = 64;
-const WINDOW: u64 = 32;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -182,65 +175,10 @@ async fn make(journal: &Arc<Journal<Record>>, backlog: &Backlog, results: u64) -
     Ok(())
 }
 
-/// The same messages, made beforehand, a window at a time.
+/// The same messages, made beforehand.
 async fn bare_stream(address: SocketAddr, results: u64) -> anyhow::Result<Duration> {
-    let station = "line-1".parse()?;
-    // They differ in nothing but their number.
-    let unit = wire::result(&station, &closed(1));
-    let mut client = LineControllerClient::connect(format!("http://{address}")).await?;
-    let (sender, sending) = mpsc::channel(WINDOW as usize);
-    let begun = Instant::now();
-    let request = |sequence| ReportResultsRequest {
-        station: station.to_string(),
-        sequence,
-        report: Some(factory_proto::station::report_results_request::Report::Unit(unit.clone())),
-    };
-    sender.send(request(1)).await?;
-    let mut answers = client.report_results(ReceiverStream::new(sending)).await?.into_inner();
-    let (mut sent, mut acknowledged) = (1, 0);
-    while acknowledged < results {
-        while sent < results && sent - acknowledged < WINDOW {
-            sent += 1;
-            sender.send(request(sent)).await?;
-        }
-        acknowledged = answers.message().await?.context("the controller ended")?.acknowledged_sequence;
-    }
-    Ok(begun.elapsed())
-}
-
-/// A controller that is done with a result as soon as it has it.
-struct Counter;
-
-#[tonic::async_trait]
-impl LineController for Counter {
-    type ReportResultsStream = Pin<Box<dyn Stream<Item = Result<ReportResultsResponse, Status>> + Send>>;
-
-    async fn report_results(
-        &self,
-        request: Request<Streaming<ReportResultsRequest>>,
-    ) -> Result<Response<Self::ReportResultsStream>, Status> {
-        let mut newest = 0;
-        let answers = request.into_inner().map(move |report| {
-            let acknowledged_sequence = report?.sequence;
-            if acknowledged_sequence <= newest {
-                return Err(Status::internal(format!("{acknowledged_sequence} came behind {newest}")));
-            }
-            newest = acknowledged_sequence;
-            Ok(ReportResultsResponse { acknowledged_sequence, ..ReportResultsResponse::default() })
-        });
-        Ok(Response::new(Box::pin(answers)))
-    }
-
-    async fn validate_unit(
-        &self,
-        _: Request<ValidateUnitRequest>,
-    ) -> Result<Response<ValidateUnitResponse>, Status> {
-        Err(Status::unimplemented("it counts results"))
-    }
-
-    async fn heartbeat(&self, _: Request<HeartbeatRequest>) -> Result<Response<HeartbeatResponse>, Status> {
-        Err(Status::unimplemented("it counts results"))
-    }
+    let unit = wire::result(&"line-1".parse()?, &closed(1));
+    stream::send(address, "line-1", &unit, results).await
 }
 
 fn rate(results: u64, elapsed: Duration) -> f64 {
