@@ -150,8 +150,7 @@ async fn watch_contact(parts: Parts, name: &str, contact: Contact) {
 }
 
 async fn watch_clock(parts: Parts, journal: Arc<Journal<Record>>) {
-    let last = journal.last();
-    let read = tokio::task::spawn_blocking(move || journal.get(last)).await;
+    let read = tokio::task::spawn_blocking(move || journal.newest()).await;
     // What cannot be read is told elsewhere.
     let newest = read.ok().and_then(Result::ok).flatten().map(|entry| entry.time);
     let mut clock = Clock::since(newest);

@@ -127,7 +127,7 @@ fn walk(
 }
 
 /// The last time that a record can have.
-fn end_of_time() -> SystemTime {
+pub(crate) fn end_of_time() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::MAX)
 }
 

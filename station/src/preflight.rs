@@ -3,22 +3,16 @@
 
 use std::time::{Duration, SystemTime};
 
-use factory_journal::{Journal, JournalError, Sequence};
+use factory_journal::{Journal, JournalError};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::{
-    health,
+    health::{self, clock::Clock},
     nest::{Nest, Shared},
     record::Record,
 };
 
-/// 2026-01-01: no station of this kind is older, so a clock before it was never set.
-const EARLIEST: Duration = Duration::from_secs(1_767_225_600);
-/// What a time server may set a clock back at once.
-const STEP: Duration = Duration::from_secs(60);
-/// Among so many of the newest records there is one of ours.
-const NEWEST: u64 = 16;
 /// A signer that is well answers at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -90,59 +84,6 @@ async fn signer(shared: &Shared) -> Vec<Check> {
 }
 
 fn clock(journal: &Journal<Record>) -> Result<Option<String>, JournalError> {
-    let from = journal.last().get().saturating_sub(NEWEST);
-    let mut newest = SystemTime::UNIX_EPOCH;
-    for entry in journal.read(Sequence::from(from).next()) {
-        newest = newest.max(entry?.time);
-    }
-    Ok(judge(SystemTime::now(), newest))
-}
-
-/// What is wrong with a clock that says `now`, when the log's newest record is from `newest`.
-fn judge(now: SystemTime, newest: SystemTime) -> Option<String> {
-    let shown = humantime::format_rfc3339_seconds;
-    if now < SystemTime::UNIX_EPOCH + EARLIEST {
-        return Some(format!(
-            "the clock says {} and was never set; have it set by a time server",
-            shown(now)
-        ));
-    }
-    if now + STEP < newest {
-        return Some(format!(
-            "the clock says {}, the journal's newest record is from {}; set the clock right, or wait until it has \
-             caught up",
-            shown(now),
-            shown(newest)
-        ));
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_is_sane_when_it_was_set_and_not_set_back() {
-        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let check = |now: u64, newest: u64, wanted: Option<&str>| {
-            assert_eq!(judge(at(now), at(newest)).as_deref(), wanted, "{now} {newest}");
-        };
-        check(1_767_225_600, 0, None);
-        check(1_800_000_000, 1_799_999_999, None);
-        check(1_800_000_000, 1_800_000_060, None);
-        check(
-            1_767_225_599,
-            0,
-            Some("the clock says 2025-12-31T23:59:59Z and was never set; have it set by a time server"),
-        );
-        check(
-            1_800_000_000,
-            1_800_000_061,
-            Some(
-                "the clock says 2027-01-15T08:00:00Z, the journal's newest record is from 2027-01-15T08:01:01Z; set the \
-                 clock right, or wait until it has caught up",
-            ),
-        );
-    }
+    let newest = journal.newest()?.map(|entry| entry.time);
+    Ok(Clock::since(newest).look(SystemTime::now()))
 }

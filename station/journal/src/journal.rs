@@ -215,6 +215,16 @@ impl<R: Record> Journal<R> {
         found.map_or(Ok(None), |raw| Entry::from_frame(&raw))
     }
 
+    /// The newest record; `None` where there is none of yours. Blocks.
+    ///
+    /// # Errors
+    /// Reading fails.
+    pub fn newest(&self) -> Result<Option<Entry<R>>, JournalError> {
+        // Those of the journal's own stand between.
+        let backwards = (1..=self.last().get()).rev().map(|sequence| self.get(sequence.into()));
+        backwards.filter_map(Result::transpose).next().transpose()
+    }
+
     /// The records about a unit, oldest first. Blocks.
     ///
     /// # Errors

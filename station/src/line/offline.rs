@@ -117,19 +117,12 @@ impl Offline {
 
     /// The clock may have been set back; it was never earlier than the newest record.
     fn now(&self) -> SystemTime {
-        newest(&self.0.journal).map_or_else(SystemTime::now, |newest| newest.max(SystemTime::now()))
+        let newest = self.0.journal.newest().ok().flatten();
+        newest.map_or_else(SystemTime::now, |newest| newest.time.max(SystemTime::now()))
     }
 
     // No step under this lock can fail half-way, so what a panicking holder left behind is whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// When the newest record was made.
-fn newest(journal: &Journal<Record>) -> Option<SystemTime> {
-    // The journal has a few records of its own, which it does not show: never so many in a row.
-    let last = journal.last().get();
-    let mut newest = (last.saturating_sub(16)..=last).rev();
-    newest.find_map(|sequence| Some(journal.get(sequence.into()).ok()??.time))
 }

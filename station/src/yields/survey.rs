@@ -7,6 +7,7 @@ use factory_proto::ids::{NestName, OrderId};
 
 use super::Yields;
 use crate::{
+    listing::end_of_time,
     record::{Record, RunClosed},
     units::Units,
 };
@@ -69,7 +70,9 @@ impl Asked {
                 }
             }
             None => {
-                for entry in journal.read(self.begin(journal)?) {
+                // A result is journalled when its run has ended, or later.
+                let from = self.from.unwrap_or(SystemTime::UNIX_EPOCH);
+                for entry in journal.by_time(from, end_of_time())? {
                     look(entry?);
                 }
             }
@@ -83,19 +86,5 @@ impl Asked {
             && is(&self.nest)
             && self.from.is_none_or(|from| closed.ended >= from)
             && self.to.is_none_or(|to| closed.ended < to)
-    }
-
-    /// A record before which nothing is asked about: found by halves, as far as the clock only went forward.
-    fn begin(&self, journal: &Journal<Record>) -> Result<Sequence, JournalError> {
-        let Some(from) = self.from else { return Ok(Sequence::START.next()) };
-        let (mut low, mut high) = (Sequence::START.get() + 1, journal.last().get() + 1);
-        while low < high {
-            let middle = low.midpoint(high);
-            match journal.get(middle.into())? {
-                Some(entry) if entry.time < from => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        Ok(low.into())
     }
 }
