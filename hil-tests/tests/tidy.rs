@@ -63,6 +63,7 @@ const DIRECTIONS: [(&str, &[&str]); 9] = [
             "factory-journal",
             "factory-jws",
             "factory-settings",
+            "factory-door",
             "factory-fixtures",
             "factory-station",
             "factory-hsm",

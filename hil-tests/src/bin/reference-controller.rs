@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
+use factory_door::tls::{Tls, TlsFiles};
 use factory_hil_tests::mes::{
     controller::Controller,
     store::{
         Place, Store,
         export::{self, Format},
     },
-    tls::TlsFiles,
 };
 use tokio::{net::TcpListener, signal::unix};
 
@@ -37,7 +37,7 @@ struct Serve {
     /// Its certificate, and what is between that and the CA that stations trust, PEM: stations call it with mutual TLS.
     #[arg(long, requires_all = ["key", "client_ca"])]
     certificate: Option<PathBuf>,
-    /// The certificate's key, PEM.
+    /// The certificate's key, PEM; readable for nobody else.
     #[arg(long, requires = "certificate")]
     key: Option<PathBuf>,
     /// The CAs of the stations' certificates, PEM.
@@ -104,7 +104,8 @@ async fn run(Serve { listen, certificate, key, client_ca, store }: Serve) -> any
         tls.is_some() || listen.ip().is_loopback(),
         "the network can see {listen}: name --certificate, --key and --client-ca, or listen on 127.0.0.1"
     );
-    let tls = tls.map(|files| files.acceptor()).transpose()?;
+    let tls = tls.map(Tls::load).transpose();
+    let tls = tls.context("--certificate, --key and --client-ca cannot be used")?;
     let controller = Controller::over(store.open()?);
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("{listen} cannot be listened on"))?;

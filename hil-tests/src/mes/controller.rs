@@ -21,6 +21,7 @@ use std::{
     thread,
 };
 
+use factory_door::tls::Tls;
 use factory_proto::station::{
     HeartbeatRequest, HeartbeatResponse, RefusedReport, ReportResultsRequest, ReportResultsResponse,
     SignedHead, Unit, ValidateUnitRequest, ValidateUnitResponse,
@@ -33,7 +34,6 @@ use tokio::{
     runtime::Runtime,
     sync::{mpsc, oneshot, watch},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::{
     Stream, StreamExt as _,
     wrappers::{ReceiverStream, TcpListenerStream},
@@ -142,7 +142,7 @@ impl Controller {
     ///
     /// # Errors
     /// Nobody can connect any more.
-    pub async fn serve_on(self, listener: TcpListener, tls: Option<TlsAcceptor>) -> anyhow::Result<()> {
+    pub async fn serve_on(self, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<()> {
         let server = Server::builder().add_service(LineControllerServer::new(self));
         match tls {
             Some(tls) => server.serve_with_incoming(tls::incoming(listener, tls)).await?,

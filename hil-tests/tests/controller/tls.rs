@@ -1,6 +1,12 @@
 //! Across a network, the controller speaks with stations that prove who they are, and with nobody else.
 
-use std::{fs, path::Path, process::Command, sync::Arc};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
 use factory_hil_tests::mes::process::ControllerProcess;
@@ -27,7 +33,9 @@ fn certify(folder: &Path, ca_name: &str, names: &[&str]) -> anyhow::Result<()> {
         let key = key()?;
         let certificate = CertificateParams::new([(*name).to_owned()])?.signed_by(&key, &issuer)?;
         fs::write(folder.join(format!("{name}.pem")), certificate.pem())?;
-        fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?;
+        let file = folder.join(format!("{name}.key"));
+        fs::write(&file, key.serialize_pem())?;
+        fs::set_permissions(file, Permissions::from_mode(0o600))?;
     }
     Ok(())
 }
