@@ -35,6 +35,7 @@ use crate::{
     line::{self, Line, controllers::Controllers, heartbeat::Heart, offline::Offline, refusals::Refusals},
     nest::{Left, Nest, Shared, choice::Choice},
     orders::Orders,
+    pack::Pack,
     provenance::{Notary, Trouble},
     recipe::{RecipeError, Recipes},
     recovery::{self, RecoveryError},
@@ -114,7 +115,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
     let opened_at = journal.last();
     let mut books = recovery::recover(&journal)?;
     let open_runs = mem::take(&mut books.open);
-    let mut by_hand = mem::take(&mut books.parked);
+    let (mut by_hand, mut left_pack) = (mem::take(&mut books.parked), mem::take(&mut books.left_pack));
     let units = Units::new(journal.clone());
     let offline = Offline::new(
         config.name.clone(),
@@ -144,6 +145,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         signatures,
     };
     let shelf = Arc::new(Shelf::open(parts, config.state.join("recipes"), &uploaded));
+    let pack = Pack::survey(&journal, &units, config.pack, config.nests.iter().map(|nest| &nest.name))?;
     let shared = Shared {
         backlog: Backlog::count(&journal)?,
         orders,
@@ -155,14 +157,16 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         recipes,
         journal,
         line,
+        pack,
     };
 
     let states = shared.events.watch_ourselves();
     let nest_tasks = TaskTracker::new();
     let mut left = left(&config, open_runs.into_values(), &shared).await?;
     let open = |settings: &NestSettings| {
-        let (left, by_hand) = (left.remove(&settings.name), by_hand.remove(&settings.name));
-        let nest = Nest::open(settings, program, shared.clone(), left, by_hand, &nest_tasks);
+        let name = &settings.name;
+        let (left, by_hand, left_pack) = (left.remove(name), by_hand.remove(name), left_pack.remove(name));
+        let nest = Nest::open(settings, program, shared.clone(), left, by_hand, left_pack, &nest_tasks);
         (nest.name().clone(), nest)
     };
     let nests: Arc<BTreeMap<_, _>> = Arc::new(config.nests.iter().map(open).collect());

@@ -15,8 +15,9 @@ use crate::{
     phase::{IllegalRecord, Phase},
     recipe::RecipeKey,
     record::{
-        Checkpoint, Findings, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState, OrderTally,
-        Quarantine, RecipeAct, RecipeCommanded, Record, RegistrationAttested, RunId, RunOpened, SetAside,
+        Checkpoint, Findings, NestAct, NestCommanded, NestLeftPack, OrderMoved, OrderOpened, OrderState,
+        OrderTally, Quarantine, RecipeAct, RecipeCommanded, Record, RegistrationAttested, RunId, RunOpened,
+        SetAside,
     },
 };
 
@@ -67,6 +68,8 @@ pub struct Books {
     pub budget: Budget,
     /// The nests that were parked by hand, as they were.
     pub parked: BTreeMap<NestName, NestCommanded>,
+    /// The nests that have left the pack, as they did.
+    pub left_pack: BTreeMap<NestName, NestLeftPack>,
     /// The recipes that were uploaded, as they were first.
     pub recipes: BTreeMap<RecipeKey, RecipeCommanded>,
     /// What is active of each recipe name, where that was said.
@@ -94,6 +97,7 @@ impl Books {
             budget: Budget::at(checkpoint.budget),
             attested: checkpoint.attested.into_iter().map(attested).collect(),
             parked: checkpoint.parked.into_iter().map(|it| (it.nest.clone(), it)).collect(),
+            left_pack: checkpoint.left_pack.into_iter().map(|it| (it.nest.clone(), it)).collect(),
             recipes: BTreeMap::new(),
             activated: BTreeMap::new(),
         };
@@ -119,6 +123,7 @@ impl Books {
             open: self.open.keys().map(ToString::to_string).collect(),
             budget: self.budget.without(self.open.values().map(|open| &open.run)),
             parked: self.parked.values().cloned().collect(),
+            left_pack: self.left_pack.values().cloned().collect(),
             recipes: self.recipes.values().chain(self.activated.values()).cloned().collect(),
             attested: self.attested.values().cloned().collect(),
         }
@@ -146,9 +151,14 @@ impl Books {
             Record::RecipeCommanded(commanded) => self.learn_of_recipe(commanded),
             Record::NestCommanded(commanded) => match commanded.act {
                 NestAct::Park => drop(self.parked.insert(commanded.nest.clone(), commanded)),
-                NestAct::Enable => drop(self.parked.remove(&commanded.nest)),
-                NestAct::Clear | NestAct::Identify => {}
+                NestAct::Enable => {
+                    self.parked.remove(&commanded.nest);
+                    self.left_pack.remove(&commanded.nest);
+                }
+                NestAct::Clear => drop(self.left_pack.remove(&commanded.nest)),
+                NestAct::Identify => {}
             },
+            Record::NestLeftPack(left) => drop(self.left_pack.insert(left.nest.clone(), left)),
             Record::RegistrationAttested(stated) => {
                 self.attested.insert((stated.ca_fingerprint, stated.account.clone()), stated);
             }
@@ -210,8 +220,8 @@ mod tests {
     use crate::{
         orders::moves::moved,
         record::{
-            AllowedBy, BudgetGranted, ChipSeen, RegistrationAttested, RunClosed, StepPassed, StepStarted,
-            UnitRefused, UnitReleased,
+            AllowedBy, BudgetGranted, ChipSeen, PackRule, RegistrationAttested, RunClosed, StepPassed,
+            StepStarted, UnitRefused, UnitReleased,
         },
         step::Step,
     };
@@ -271,6 +281,20 @@ mod tests {
         })
     }
 
+    fn left(nest: &str, number: u128) -> Record {
+        Record::NestLeftPack(NestLeftPack {
+            nest: nest.parse().unwrap(),
+            run: run(number).run,
+            at: SystemTime::UNIX_EPOCH,
+            units: 9,
+            failed: 7,
+            other_units: 90,
+            other_failed: 1,
+            rule: PackRule::Others(1e-6),
+            mostly: None,
+        })
+    }
+
     fn of_recipe(digest: u8, number: u128, act: RecipeAct) -> Record {
         Record::RecipeCommanded(RecipeCommanded {
             command: Uuid::from_u128(number),
@@ -319,6 +343,10 @@ mod tests {
             Record::OrderMoved(moved(&run(4).order, 5, OrderState::Paused)),
             commanded("nest-1", 20, NestAct::Park),
             commanded("nest-2", 21, NestAct::Park),
+            left("nest-1", 1),
+            left("nest-2", 2),
+            left("nest-3", 3),
+            commanded("nest-3", 24, NestAct::Park),
             commanded("nest-2", 22, NestAct::Clear),
             of_recipe(1, 30, RecipeAct::Keep),
             of_recipe(2, 31, RecipeAct::Keep),
@@ -371,7 +399,8 @@ mod tests {
         assert_eq!(passed, [1]);
         let states: Vec<_> = books.orders.values().map(|order| (order.state(), order.reason())).collect();
         assert_eq!(states, [(OrderState::Closed, "reason 6")]);
-        assert_eq!(books.parked.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [21]);
+        assert_eq!(books.parked.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [21, 24]);
+        assert_eq!(books.left_pack.keys().map(NestName::as_str).collect::<Vec<_>>(), ["nest-3"]);
         assert_eq!(books.recipes.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [30]);
         assert_eq!(books.activated.values().map(|it| it.digest[0]).collect::<Vec<_>>(), [1]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);

@@ -14,11 +14,12 @@ use factory_settings::{SettingsError, Table, duration, flag, integer, list, path
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    callers::CallerSettings, line::interlock::Interlock, place::Place, provenance::Occasions,
+    callers::CallerSettings, line::interlock::Interlock, pack::Rule, place::Place, provenance::Occasions,
     signatures::Demand,
 };
 
 mod callers;
+mod pack;
 mod place;
 
 pub use callers::Listen;
@@ -58,6 +59,8 @@ pub struct Config {
     pub offline_budget_key: Option<PathBuf>,
     /// How long running units may still take when the station is told to stop.
     pub drain: Duration,
+    /// When a nest has left the pack.
+    pub pack: Rule,
     /// When the log's heads are signed.
     pub provenance: Occasions,
     /// The nests, at least one.
@@ -118,6 +121,7 @@ impl Config {
         let offline_budget_key = file.optional("offline-budget", table(|it| it.required("key", path)));
         let drain = file.or("drain", Duration::from_secs(60), duration);
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
+        let pack = file.or("pack", Rule::USUAL, table(pack::pack));
         let nests = file.required("nest", list(table(NestSettings::written)));
 
         complain_unless_within(file, "heartbeat", heartbeat, HEARTBEAT);
@@ -140,6 +144,7 @@ impl Config {
             interlock: interlock?,
             offline_budget_key: offline_budget_key?,
             drain: drain?,
+            pack: pack?,
             provenance: provenance?,
             nests: nests?,
         })

@@ -19,6 +19,7 @@ pub mod line;
 pub mod listing;
 pub mod nest;
 pub mod orders;
+pub mod pack;
 pub mod phase;
 pub mod place;
 pub mod preflight;

@@ -25,13 +25,14 @@ use crate::{
     health,
     line::{Line, budget::Exhausted},
     orders::{OrderError, Orders, Place},
+    pack::Pack,
     phase::Phase,
     recipe::{
         Recipe, RecipeError, Recipes, UnitError,
         bundle::CredentialsError,
         template::{Unit, Values},
     },
-    record::{AllowedBy, Findings, NestCommanded, Record, RunId, RunOpened},
+    record::{AllowedBy, Findings, NestCommanded, NestLeftPack, Record, RunId, RunOpened},
     results::Backlog,
     rig::Rig,
     signer::Signer,
@@ -45,6 +46,7 @@ mod ask;
 mod check;
 pub mod choice;
 mod hand;
+mod leave;
 mod left;
 mod parking;
 mod resume;
@@ -76,6 +78,8 @@ pub struct Shared {
     pub backlog: Backlog,
     /// Who lets units start.
     pub line: Line,
+    /// Which nests fail more than others.
+    pub pack: Pack,
 }
 
 /// A unit is to be made in a nest.
@@ -117,6 +121,14 @@ pub enum StartError {
         /// Who.
         by: String,
         /// Why.
+        reason: String,
+    },
+    /// It fails more than it should.
+    #[error("nest {nest} is parked: {reason}")]
+    LeftPack {
+        /// Which nest.
+        nest: NestName,
+        /// The figures, and what to do.
         reason: String,
     },
     /// No nest takes it.
@@ -200,10 +212,13 @@ enum Mail {
 pub struct Look {
     /// The run that is in it.
     pub run: Option<RunId>,
-    /// Why it takes no units: who has parked it, or which of its instruments does not answer, and what to do.
+    /// Why it takes no units: who has parked it, that it fails more than it should, or which of its instruments does not
+    /// answer; and what to do.
     pub parked: Option<String>,
     /// How somebody has parked it.
     pub by_hand: Option<NestCommanded>,
+    /// How it has left the pack.
+    pub left_pack: Option<NestLeftPack>,
     /// Whether its instruments are at work on a unit.
     pub at_work: bool,
     /// Since when it is free; absent while a run is in it or its instruments are asked.
@@ -236,6 +251,7 @@ impl Nest {
         shared: Shared,
         left: Option<Left>,
         by_hand: Option<NestCommanded>,
+        left_pack: Option<NestLeftPack>,
         tasks: &TaskTracker,
     ) -> Self {
         let (mailbox, mail) = mpsc::channel(16);
@@ -249,6 +265,7 @@ impl Nest {
             state: State::Free(Box::new(Rig::new(settings, program))),
             health: Health::default(),
             by_hand,
+            left_pack,
             left,
             free_since: Instant::now(),
             draining: false,
@@ -325,6 +342,8 @@ struct Keeper {
     health: Health,
     /// How somebody has parked it.
     by_hand: Option<NestCommanded>,
+    /// How it has left the pack.
+    left_pack: Option<NestLeftPack>,
     /// When the last unit left it.
     free_since: Instant,
     /// Waits for the instruments to answer.
@@ -334,6 +353,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self, mut mail: mpsc::Receiver<Mail>) {
+        self.leave().await;
         loop {
             match &mut self.state {
                 State::Free(_) | State::OutOfOrder(_) | State::Checking(_) if self.draining => return,
@@ -364,6 +384,7 @@ impl Keeper {
                     rig = work => match rig {
                         Ok(rig) => {
                             let run = run.clone();
+                            self.leave().await;
                             self.empty(&run, rig);
                         }
                         Err(error) => self.break_down(&error),
@@ -386,11 +407,14 @@ impl Keeper {
     fn parked(&self) -> Option<String> {
         let by_hand =
             self.by_hand.as_ref().map(|it| format!("parked by {}: {}; enable it", it.by, it.reason));
+        let left_pack = self.left_pack.as_ref().map(ToString::to_string);
         let broken = matches!(self.state, State::OutOfOrder(_)).then(|| {
             "it is out of order; its log says why; clear the nest, or restart the station".to_owned()
         });
-        let reasons: Vec<String> =
-            [by_hand, broken, self.health.parked().map(str::to_owned)].into_iter().flatten().collect();
+        let reasons: Vec<String> = [by_hand, left_pack, broken, self.health.parked().map(str::to_owned)]
+            .into_iter()
+            .flatten()
+            .collect();
         (!reasons.is_empty()).then(|| reasons.join("; and "))
     }
 
@@ -407,6 +431,7 @@ impl Keeper {
             run,
             parked: self.parked(),
             by_hand: self.by_hand.clone(),
+            left_pack: self.left_pack.clone(),
             at_work: matches!(self.state, State::Busy { .. }),
             free_since: is_free.then_some(self.free_since),
         }
@@ -443,6 +468,7 @@ impl Keeper {
         if let State::Checking(check) = &mut self.state
             && self.health.parked().is_none()
             && self.by_hand.is_none()
+            && self.left_pack.is_none()
         {
             return check.wait(start, reply);
         }
@@ -468,6 +494,9 @@ impl Keeper {
         if let Some(NestCommanded { by, reason, .. }) = &self.by_hand {
             let (by, reason) = (by.clone(), reason.clone());
             return Err(StartError::ByHand { nest: self.name.clone(), by, reason });
+        }
+        if let Some(left) = &self.left_pack {
+            return Err(StartError::LeftPack { nest: self.name.clone(), reason: left.to_string() });
         }
         if let Some(reason) = self.health.parked() {
             return Err(StartError::Parked { nest: self.name.clone(), reason: reason.to_owned() });

@@ -21,8 +21,10 @@ use crate::{recipe::template::Values, step::Step};
 
 mod cbor;
 mod command;
+mod pack;
 
 pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded};
+pub use pack::{Mostly, NestLeftPack, PackRule};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +104,9 @@ pub enum Record {
     /// Something is done with a nest by hand.
     #[n(27)]
     NestCommanded(#[n(0)] NestCommanded),
+    /// A nest fails more than it should.
+    #[n(25)]
+    NestLeftPack(#[n(0)] NestLeftPack),
     /// Something is done with a recipe.
     #[n(28)]
     RecipeCommanded(#[n(0)] RecipeCommanded),
@@ -145,6 +150,7 @@ impl Record {
             | Self::UnitDisposed(_)
             | Self::OrderMoved(_)
             | Self::NestCommanded(_)
+            | Self::NestLeftPack(_)
             | Self::RecipeCommanded(_)
             | Self::Checkpoint(_)
             | Self::RegistrationAttested(_)
@@ -196,7 +202,7 @@ impl factory_journal::Record for Record {
             | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::OrderMoved(moved) => Keys { order: Some(moved.order.to_string()), ..Keys::default() },
-            Self::NestCommanded(_) | Self::RecipeCommanded(_) => Keys::default(),
+            Self::NestCommanded(_) | Self::NestLeftPack(_) | Self::RecipeCommanded(_) => Keys::default(),
             Self::HeadSigned(_) => Keys { run: Some(HEADS.to_owned()), ..Keys::default() },
             Self::UnitRefused(refused) => Keys {
                 unit: Some(refused.serial.to_string()),
@@ -549,7 +555,7 @@ pub struct CommandDone {
 }
 
 /// What all records up to some point come to, so that nobody has to read them again.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Checkpoint {
     /// The last of these records.
     #[n(0)]
@@ -575,6 +581,9 @@ pub struct Checkpoint {
     /// What was uploaded, and then what was activated, as it was.
     #[cbor(n(12), default)]
     pub recipes: Vec<RecipeCommanded>,
+    /// The nests that have left the pack, as they did.
+    #[cbor(n(25), default)]
+    pub left_pack: Vec<NestLeftPack>,
 }
 
 /// How far a work order has come.

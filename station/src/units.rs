@@ -77,6 +77,12 @@ impl Units {
         self.about(serial)?.filter_map(|record| record.map(asked).transpose()).collect()
     }
 
+    /// Whether nothing was recorded of a unit before this run; the index alone tells.
+    pub fn is_first(&self, run: &RunOpened) -> Result<bool, JournalError> {
+        let known = self.0.by_unit(run.serial.as_str())?;
+        Ok(known.first() == self.0.by_run(&run.run.to_string())?.first())
+    }
+
     /// Whether there was a run of this unit.
     pub fn is_known(&self, serial: &Serial) -> Result<bool, JournalError> {
         self.any_about(serial, |record| matches!(record, Record::RunOpened(_)))

@@ -24,6 +24,7 @@ mod cause;
 pub mod survey;
 mod times;
 
+pub use cause::losses;
 pub use times::Times;
 
 /// Counting runs of one kind, or units.

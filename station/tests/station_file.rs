@@ -7,6 +7,7 @@ use factory_station::{
     callers::Proof,
     config::{Config, Listen},
     line::interlock::Interlock,
+    pack::{Percent, Rule},
     place::Place,
     provenance::Occasions,
     role::{Role, Roles},
@@ -73,6 +74,7 @@ fn a_good_station_file_means_what_it_says() {
     assert!(config.interlock.demanded && config.offline_budget_key.is_none());
     assert_eq!(config.drain, Duration::from_secs(60));
     assert_eq!(config.provenance, Occasions::usual());
+    assert_eq!(config.pack, Rule::USUAL);
     let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
     assert_eq!((nest.name.as_str(), nest.console.baud), ("nest-1", 115_200));
     for address in ["[::1]:7000", "127.8.8.8:1"] {
@@ -118,6 +120,47 @@ fn controllers_on_other_hosts_are_reached_with_tls() {
     assert_eq!(config.interlock, Interlock { demanded: false, deadline: Duration::from_secs(2) });
     let idle = station(&format!("{STATION}{tls}")).1.unwrap_err();
     assert!(idle.contains("key `controller-tls`: needs one of `controllers` with https://"), "{idle}");
+}
+
+#[test]
+fn when_a_nest_has_left_the_pack_is_the_lines_to_say() {
+    let pack = "[pack]\nwindow = 50\nleast-units = 10\nleast-failures = 3\nleast-excess = \"10%\"\n\
+                significance = \"0.1%\"\nmax-failure-rate = \"30%\"\n";
+    let rule = Rule {
+        parks: true,
+        window: 50,
+        least_units: 10,
+        least_failures: 3,
+        least_excess: Percent(10.0),
+        significance: Percent(0.1),
+        max_failure_rate: Some(Percent(30.0)),
+    };
+    assert_eq!(station(&format!("{STATION}{pack}")).1.unwrap().pack, rule);
+    let off = station(&format!("{STATION}[pack]\nparks = false\n")).1.unwrap().pack;
+    assert_eq!(off, Rule { parks: false, ..Rule::USUAL });
+
+    let line = |key: &str, complaint: &str| format!("station.toml:10: key `pack.{key}`: {complaint}");
+    let bad = |written: &str, complaints: &[String]| {
+        let written = format!("pack = {{ {written} }}\n[[nest]]");
+        bad_station(&[("[[nest]]", &written)], &complaints.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    bad(
+        "window = 5",
+        &[
+            line("window", "must be 10 to 1000 units"),
+            line("least-units", "must be 2 to 5, as many as the `window` holds"),
+        ],
+    );
+    bad(
+        "least-failures = 21, significance = \"5%\", max-failure-rate = \"100%\"",
+        &[
+            line("least-failures", "must be 1 to 20, which are the `least-units`"),
+            line("significance", "must be above 0% and at most 1%"),
+            line("max-failure-rate", "must be above 0% and below 100%; leave it out for no limit"),
+        ],
+    );
+    bad("least-excess = 5", &[line("least-excess", "must be a string, not an integer")]);
+    bad("least-excess = \"5\"", &[line("least-excess", "must be 0% to 100%, as in \"2.5%\"")]);
 }
 
 #[test]

@@ -85,6 +85,7 @@ impl Choice {
                     refusal @ (StartError::Busy { .. }
                     | StartError::Parked { .. }
                     | StartError::ByHand { .. }
+                    | StartError::LeftPack { .. }
                     | StartError::OutOfOrder(_)),
                 ) => refusals.push(refusal.to_string()),
                 Err(refusal) => return Err(refusal.into()),

@@ -67,12 +67,22 @@ impl Keeper {
     /// Makes a command durable, with all that follows from it at once.
     async fn take(&mut self, turn: &Turn, command: NestCommanded) -> Result<(), HandError> {
         self.may(command.act)?;
-        turn.commit(Some(Record::NestCommanded(command.clone()))).await?;
+        let done = turn.commit(Some(Record::NestCommanded(command.clone()))).await?;
         info!(nest = %self.name, act = ?command.act, by = command.by, reason = command.reason, "by hand");
         match command.act {
             NestAct::Park => self.park_by_hand(Some(command)),
-            NestAct::Enable => self.park_by_hand(None),
-            NestAct::Clear => self.clear().await?,
+            NestAct::Enable => {
+                self.rejoin(done);
+                self.park_by_hand(None);
+            }
+            NestAct::Clear => {
+                let had_left = self.left_pack.is_some();
+                self.rejoin(done);
+                self.clear().await?;
+                if had_left {
+                    self.tell();
+                }
+            }
             NestAct::Identify => {}
         }
         Ok(())
@@ -180,6 +190,7 @@ mod tests {
         },
         nest::{Nest, Shared},
         orders::Orders,
+        pack::{Pack, Rule},
         place::Place,
         recipe::{Recipes, template::Values},
         record::RunOpened,
@@ -219,6 +230,7 @@ mod tests {
                 refusals: Refusals::of(&journal).unwrap(),
             },
             recipes: Arc::new(Recipes::default()),
+            pack: Pack::new(Rule::USUAL),
             journal,
         }
     }
@@ -253,6 +265,7 @@ mod tests {
             state: State::OutOfOrder(Some(run.run)),
             health: Health::default(),
             by_hand: None,
+            left_pack: None,
             left: None,
             free_since: std::time::Instant::now(),
             draining: false,

@@ -117,8 +117,14 @@ async fn close(
         findings,
         quarantine: quarantine.clone(),
     };
-    match ctx.journal(Record::RunClosed(Box::new(closed))).await {
-        Ok(sequence) => shared.backlog.closed(sequence, ended),
+    match ctx.journal(Record::RunClosed(Box::new(closed.clone()))).await {
+        Ok(sequence) => {
+            shared.backlog.closed(sequence, ended);
+            match shared.units.history(&run.serial, Some(sequence)) {
+                Ok(history) => shared.pack.learn(sequence, &closed, history.past),
+                Err(error) => warn!(%error, "the unit is not counted for its nest"),
+            }
+        }
         // Without a durable result nobody is shown anything; the run is taken up again after a restart.
         Err(error) => return error!(%error, "the result could not be made durable"),
     }

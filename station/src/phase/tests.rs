@@ -12,8 +12,9 @@ use super::*;
 use crate::{
     recipe::template::Values,
     record::{
-        ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, RegistrationAttested, Resumption,
-        RunClosed, RunId, RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
+        ChipSeen, Findings, Identity, IssuanceAsked, Issued, NestLeftPack, OrderOpened, PackRule,
+        RegistrationAttested, Resumption, RunClosed, RunId, RunResumed, StepPassed, StepStarted,
+        UnitDisposed, UnitReleased,
     },
 };
 
@@ -73,6 +74,17 @@ fn all() -> Vec<Record> {
             serial: serial.clone(),
             reason: String::new(),
             reworked: false,
+        }),
+        Record::NestLeftPack(NestLeftPack {
+            nest: "nest-1".parse().unwrap(),
+            run,
+            at: SystemTime::UNIX_EPOCH,
+            units: 9,
+            failed: 7,
+            other_units: 90,
+            other_failed: 1,
+            rule: PackRule::Others(1e-6),
+            mostly: None,
         }),
         Record::RegistrationAttested(RegistrationAttested {
             command: Uuid::nil(),

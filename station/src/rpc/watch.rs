@@ -193,6 +193,10 @@ impl Watcher {
                 Some(run) => self.of_run(run).await,
                 None => Ok(About::default()),
             },
+            Record::NestLeftPack(left) => {
+                let run = left.run;
+                self.look_up(move |units| units.opened(run)).await
+            }
             Record::ReportRefused(refused) => match refused.run {
                 Some(run) => self.look_up(move |units| units.opened(run)).await,
                 None => Ok(About::default()),

@@ -10,7 +10,7 @@ const LONGEST: usize = 160;
 
 /// What a run was lost by: each measurement beyond its limits, what the device answered, or else the reason without its
 /// numbers. Nothing where it passed.
-pub(super) fn losses(closed: &RunClosed) -> Vec<Loss> {
+pub fn losses(closed: &RunClosed) -> Vec<Loss> {
     let Some(stopped) = &closed.stopped else { return Vec::new() };
     let loss = |cause: String| Loss { outcome: closed.outcome, step: stopped.step, cause };
     if closed.outcome == Outcome::Fail && stopped.step == Some(Step::SelfTest) {

@@ -14,9 +14,10 @@ use crate::connect::refused;
 pub enum Verb {
     /// Keeps a nest from taking units until it is enabled; a unit that is in it is finished.
     Park(Park),
-    /// Lets a nest that was parked by hand take units again.
+    /// Lets a nest that was parked by hand, or for failing more than it should, take units again; its count begins anew.
     Enable(Which),
-    /// Forgets the faults of a nest's instruments and asks them again; fails while they do not answer.
+    /// Forgets the faults of a nest's instruments and the failures of its units, and asks the instruments again; fails
+    /// while they do not answer.
     Clear(Which),
     /// Lets the lamp of a nest's probe blink for five seconds.
     Identify(Which),

@@ -90,6 +90,7 @@ fn text(event: &Event) -> String {
             let act = it.act().as_str_name().trim_start_matches("NEST_ACT_").to_lowercase();
             format!("{act} by {} {}", it.by, it.reason)
         }
+        Event::NestLeftPack(left) => format!("left the pack: {}", left.reason),
         Event::RecipeCommanded(it) => {
             let act = it.act().as_str_name().trim_start_matches("RECIPE_ACT_").to_lowercase();
             format!("{act} recipe {} {} by {}", it.recipe, HEXLOWER.encode(&it.recipe_digest), it.by)
@@ -155,6 +156,7 @@ fn name(event: &Event) -> &'static str {
         Event::OrderOpened(_) => "order_opened",
         Event::OrderMoved(_) => "order_moved",
         Event::NestCommanded(_) => "nest_commanded",
+        Event::NestLeftPack(_) => "nest_left_pack",
         Event::RecipeCommanded(_) => "recipe_commanded",
         Event::IssuanceAsked(_) => "issuance_asked",
         Event::Issued(_) => "issued",

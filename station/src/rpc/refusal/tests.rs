@@ -61,6 +61,8 @@ fn an_error_says_its_reason_what_it_is_about_and_when_to_try_again() {
     check(refused(busy), "NEST_BUSY", &[("nest", "A"), ("run", &run_text)], Some(5));
     let parked = StartError::Parked { nest: nest(), reason: "no probe".to_owned() };
     check(refused(parked), "NEST_PARKED", &[("nest", "A")], Some(10));
+    let left = StartError::LeftPack { nest: nest(), reason: "7 of 50".to_owned() };
+    check(refused(left), "NEST_LEFT_PACK", &[("nest", "A")], None);
     check(refused(StartError::Draining), "SHUTTING_DOWN", &[], Some(5));
     check(refused(StartError::Reused), "COMMAND_ID_REUSED", &[], None);
     check(refused(StartError::NoRoom("full".to_owned())), "JOURNAL_FULL", &[], Some(30));

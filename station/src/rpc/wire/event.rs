@@ -124,6 +124,7 @@ fn record(record: &Record) -> (EventKind, Told) {
             let (by, reason) = (commanded.by.clone(), commanded.reason.clone());
             (EventKind::Nest, Told::NestCommanded(wire::NestCommanded { act: act.into(), by, reason }))
         }
+        Record::NestLeftPack(left) => (EventKind::Nest, Told::NestLeftPack(line::left_pack(left))),
         Record::RecipeCommanded(commanded) => {
             let act = match commanded.act {
                 RecipeAct::Keep => wire::RecipeAct::Keep,

@@ -11,7 +11,7 @@ use super::{outcome, stopped, values};
 use crate::{
     line::{budget::Left, controllers::Described, interlock::Question},
     nest::Look,
-    record::{BudgetGranted, RunClosed, UnitRefused},
+    record::{BudgetGranted, NestLeftPack, PackRule, RunClosed, UnitRefused},
 };
 
 /// All that a controller may judge.
@@ -143,7 +143,27 @@ pub fn nest(name: &NestName, look: Look) -> wire::NestDescription {
         nest: name.to_string(),
         run_id: look.run.map_or_else(String::new, |run| run.to_string()),
         parked_by_hand: look.by_hand.as_ref().map(super::parked_by_hand),
+        left_pack: look.left_pack.as_ref().map(left_pack),
         parked: look.parked.unwrap_or_default(),
+    }
+}
+
+/// How a nest has left the pack.
+pub fn left_pack(left: &NestLeftPack) -> wire::NestLeftPack {
+    let (mut chance, mut max_failure_rate) = (None, None);
+    match left.rule {
+        PackRule::Others(by_chance) => chance = Some(by_chance),
+        PackRule::Limit(limit) => max_failure_rate = Some(limit),
+    }
+    wire::NestLeftPack {
+        since: Some(left.at.into()),
+        units: left.units,
+        failed: left.failed,
+        other_units: left.other_units,
+        other_failed: left.other_failed,
+        chance,
+        max_failure_rate,
+        reason: left.to_string(),
     }
 }
 
