@@ -174,6 +174,7 @@ impl factory_journal::Record for Record {
             unit: Some(opened.serial.to_string()),
             run: Some(opened.run.to_string()),
             order: opened.order.as_ref().map(OrderId::to_string),
+            ..Keys::default()
         };
         match self {
             Self::OrderOpened(opened) => Keys { order: Some(opened.order.to_string()), ..Keys::default() },
@@ -204,6 +205,7 @@ impl factory_journal::Record for Record {
                 unit: Some(refused.serial.to_string()),
                 run: Some(REFUSED_UNITS.to_owned()),
                 order: Some(refused.order.to_string()),
+                ..Keys::default()
             },
             Self::BudgetGranted(_) => Keys::default(),
             Self::RegistrationAttested(_) => Keys::default(),
