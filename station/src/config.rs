@@ -14,11 +14,12 @@ use factory_settings::{SettingsError, Table, duration, flag, integer, list, path
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    callers::CallerSettings, line::interlock::Interlock, pack::Rule, place::Place, provenance::Occasions,
-    signatures::Demand,
+    callers::CallerSettings, golden::Rule, line::interlock::Interlock, pack::Rule as Pack, place::Place,
+    provenance::Occasions, signatures::Demand,
 };
 
 mod callers;
+mod golden;
 mod pack;
 mod place;
 
@@ -60,9 +61,11 @@ pub struct Config {
     /// How long running units may still take when the station is told to stop.
     pub drain: Duration,
     /// When a nest has left the pack.
-    pub pack: Rule,
+    pub pack: Pack,
     /// When the log's heads are signed.
     pub provenance: Occasions,
+    /// The golden units, and whether a nest needs one in each shift.
+    pub golden: Rule,
     /// The nests, at least one.
     pub nests: Vec<NestSettings>,
 }
@@ -121,7 +124,8 @@ impl Config {
         let offline_budget_key = file.optional("offline-budget", table(|it| it.required("key", path)));
         let drain = file.or("drain", Duration::from_secs(60), duration);
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
-        let pack = file.or("pack", Rule::USUAL, table(pack::pack));
+        let pack = file.or("pack", Pack::USUAL, table(pack::pack));
+        let golden = golden::golden(file, provenance.as_ref());
         let nests = file.required("nest", list(table(NestSettings::written)));
 
         complain_unless_within(file, "heartbeat", heartbeat, HEARTBEAT);
@@ -146,6 +150,7 @@ impl Config {
             drain: drain?,
             pack: pack?,
             provenance: provenance?,
+            golden: golden?,
             nests: nests?,
         })
     }

@@ -21,9 +21,11 @@ use crate::{recipe::template::Values, step::Step};
 
 mod cbor;
 mod command;
+mod golden;
 mod pack;
 
 pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded};
+pub use golden::GoldenTried;
 pub use pack::{Mostly, NestLeftPack, PackRule};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
@@ -177,7 +179,7 @@ impl factory_journal::Record for Record {
         let of_run = |opened: &RunOpened| Keys {
             unit: Some(opened.serial.to_string()),
             run: Some(opened.run.to_string()),
-            order: Some(opened.order.to_string()),
+            order: opened.order.as_ref().map(OrderId::to_string),
             ..Keys::default()
         };
         match self {
@@ -256,9 +258,9 @@ pub struct RunOpened {
     /// Which run.
     #[cbor(n(0), with = "cbor::text")]
     pub run: RunId,
-    /// For which order.
-    #[cbor(n(1), with = "cbor::text")]
-    pub order: OrderId,
+    /// For which order; absent for a golden unit, which belongs to none.
+    #[cbor(n(1), with = "cbor::optional_text")]
+    pub order: Option<OrderId>,
     /// On which board.
     #[cbor(n(2), with = "cbor::text")]
     pub serial: Serial,
@@ -277,6 +279,9 @@ pub struct RunOpened {
     /// Who allowed it; absent where nobody had to be asked.
     #[n(7)]
     pub allowed: Option<AllowedBy>,
+    /// The recipe whose golden unit it is; absent for a unit that is to become a product.
+    #[cbor(n(10), default, with = "cbor::optional_text")]
+    pub golden: Option<RecipeName>,
 }
 
 /// Who allowed a run.
@@ -586,6 +591,9 @@ pub struct Checkpoint {
     /// The nests that have left the pack, as they did.
     #[cbor(n(25), default)]
     pub left_pack: Vec<NestLeftPack>,
+    /// What the last golden unit in each nest has shown.
+    #[cbor(n(23), default)]
+    pub golden: Vec<GoldenTried>,
 }
 
 /// How far a work order has come.

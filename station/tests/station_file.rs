@@ -6,10 +6,11 @@ use factory_door::guest::Identity;
 use factory_station::{
     callers::Proof,
     config::{Config, Listen},
+    golden::Rule,
     line::interlock::Interlock,
-    pack::{Percent, Rule},
+    pack::{Percent, Rule as Pack},
     place::Place,
-    provenance::Occasions,
+    provenance::{Occasions, shift::ShiftEnd},
     role::{Role, Roles},
     signatures::Demand,
 };
@@ -74,7 +75,7 @@ fn a_good_station_file_means_what_it_says() {
     assert!(config.interlock.demanded && config.offline_budget_key.is_none());
     assert_eq!(config.drain, Duration::from_secs(60));
     assert_eq!(config.provenance, Occasions::usual());
-    assert_eq!(config.pack, Rule::USUAL);
+    assert_eq!(config.pack, Pack::USUAL);
     let [nest] = &config.nests[..] else { panic!("{:?}", config.nests) };
     assert_eq!((nest.name.as_str(), nest.console.baud), ("nest-1", 115_200));
     for address in ["[::1]:7000", "127.8.8.8:1"] {
@@ -83,6 +84,39 @@ fn a_good_station_file_means_what_it_says() {
     for address in ["http://[::1]:7001", "http://127.0.0.1"] {
         assert!(station(&STATION.replace("http://localhost:7001", address)).1.is_ok(), "{address}");
     }
+}
+
+#[test]
+fn golden_units_are_of_a_recipe_and_due_in_each_shift() {
+    let written = |section: &str| format!("{STATION}{section}");
+    assert_eq!(
+        station(STATION).1.unwrap().golden,
+        Rule { shift_ends: ShiftEnd::USUAL.into(), ..Rule::default() }
+    );
+    let unit = "[[golden.unit]]\nserial = \"GOLDEN-1\"\nrecipe = \"sensor\"\n";
+    let rule = station(&written(unit)).1.unwrap().golden;
+    assert!(rule.required && rule.units[&"GOLDEN-1".parse().unwrap()].as_str() == "sensor");
+    assert!(!station(&written(&format!("[golden]\nrequired = false\n{unit}"))).1.unwrap().golden.required);
+
+    let check = |section: &str, expected: &str| {
+        let complaints = station(&written(section)).1.unwrap_err();
+        assert!(complaints.contains(expected), "{complaints}");
+        assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    };
+    check("[golden]\n", "key `golden.unit`: is missing");
+    check(
+        "[golden]\nunit = []\n",
+        "key `golden.unit`: there must be at least one: without it no nest could be proven",
+    );
+    check(&format!("{unit}{unit}"), "key `golden.unit`: GOLDEN-1 is there twice");
+    check(
+        &format!("{unit}colour = 1\n"),
+        "key `golden.unit[1].colour`: unknown key, known here: serial, recipe",
+    );
+    let endless = format!("[provenance]\nshift-ends = []\n{unit}");
+    check(&endless, "key `golden`: needs the ends of shifts: name them in `provenance.shift-ends`, or say");
+    let voluntary = format!("[provenance]\nshift-ends = []\n[golden]\nrequired = false\n{unit}");
+    assert!(station(&written(&voluntary)).1.is_ok());
 }
 
 #[test]
@@ -126,7 +160,7 @@ fn controllers_on_other_hosts_are_reached_with_tls() {
 fn when_a_nest_has_left_the_pack_is_the_lines_to_say() {
     let pack = "[pack]\nwindow = 50\nleast-units = 10\nleast-failures = 3\nleast-excess = \"10%\"\n\
                 significance = \"0.1%\"\nmax-failure-rate = \"30%\"\n";
-    let rule = Rule {
+    let rule = Pack {
         parks: true,
         window: 50,
         least_units: 10,
@@ -137,7 +171,7 @@ fn when_a_nest_has_left_the_pack_is_the_lines_to_say() {
     };
     assert_eq!(station(&format!("{STATION}{pack}")).1.unwrap().pack, rule);
     let off = station(&format!("{STATION}[pack]\nparks = false\n")).1.unwrap().pack;
-    assert_eq!(off, Rule { parks: false, ..Rule::USUAL });
+    assert_eq!(off, Pack { parks: false, ..Pack::USUAL });
 
     let line = |key: &str, complaint: &str| format!("station.toml:10: key `pack.{key}`: {complaint}");
     let bad = |written: &str, complaints: &[String]| {

@@ -125,13 +125,14 @@ mod tests {
     fn closed(nest: char, serial: usize, outcome: Outcome) -> Record {
         let opened = RunOpened {
             run: RunId::of_command(Uuid::now_v7()),
-            order: "order-1".parse().unwrap(),
+            order: Some("order-1".parse().unwrap()),
             serial: format!("SN{serial}").parse().unwrap(),
             nest: nest.to_string().parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
             values: Values::default(),
             allowed: None,
+            golden: None,
         };
         let (ended, findings) = (SystemTime::UNIX_EPOCH, Findings::default());
         Record::RunClosed(Box::new(RunClosed {

@@ -48,9 +48,10 @@ pub struct Tried {
 
 impl Tried {
     /// A run that was closed in this record, if it says something of its nest: it is the first of its unit that says
-    /// something of the unit. `past` is what was known of that before.
+    /// something of the unit. A golden unit is no product, and says what it says another way. `past` is what was known of that before.
     pub fn of(sequence: Sequence, closed: &RunClosed, past: Past) -> Option<Self> {
-        let counts = past == Past::New && matches!(closed.outcome, Outcome::Pass | Outcome::Fail);
+        let is_first = past == Past::New && closed.opened.golden.is_none();
+        let counts = is_first && matches!(closed.outcome, Outcome::Pass | Outcome::Fail);
         counts.then(|| Self {
             sequence,
             nest: closed.opened.nest.clone(),

@@ -16,13 +16,14 @@ const SURE: Rule = Rule { significance: Percent(1.0), ..RULE };
 fn run(nest: &str, recipe: u8, outcome: Outcome) -> RunClosed {
     let opened = RunOpened {
         run: RunId::of_command(Uuid::nil()),
-        order: "order-1".parse().unwrap(),
+        order: Some("order-1".parse().unwrap()),
         serial: "SN1".parse().unwrap(),
         nest: nest.parse().unwrap(),
         recipe_digest: [recipe; 32],
         started: SystemTime::UNIX_EPOCH,
         values: crate::recipe::template::Values::default(),
         allowed: None,
+        golden: None,
     };
     let stopped = (outcome != Outcome::Pass)
         .then(|| Stopped { step: Some(Step::SelfTest), reason: format!("no answer within 5s in {nest}") });
@@ -143,6 +144,9 @@ fn only_the_first_run_of_a_unit_says_something_of_its_nest() {
         }
         line.tell("BC");
     }
+    let mut golden = run("A", 0, Outcome::Fail);
+    golden.opened.golden = Some("sensor".parse().unwrap());
+    (0..9).for_each(|_| line.close(&golden, Past::New));
     assert_eq!(line.left("A"), None);
     line.tell("aaaa");
     let left = line.left("A").unwrap();
