@@ -9,7 +9,8 @@ use crate::{
 pub async fn tag(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     let identity = ctx.findings.identity.as_ref().ok_or(StepError::Order("identity"))?;
     let message = ctx.recipe.tag.message(&identity.enrolment_id)?;
-    let written = ctx.rig.tag_writer.write(&message).await?;
-    ctx.findings.tag = Some(Tag { uid: written.uid, ndef: written.message });
+    let uid = ctx.rig.tag_writer.look().await?;
+    let written = ctx.rig.tag_writer.write(&uid, &message).await?;
+    ctx.findings.tag = Some(Tag { uid: written.uid.as_bytes().to_vec(), ndef: written.message });
     Ok(())
 }
