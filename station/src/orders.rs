@@ -22,10 +22,13 @@ pub mod tally;
 use crate::{
     attestations::{Attestations, NotAttested},
     books::{Books, Order},
+    claims::{Claimant, Claims},
     commands::{Turn, to_the_end},
     history::Past,
     recipe::{RecipeKey, template::Values},
-    record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
+    record::{
+        OrderOpened, OrderState, Quarantine, Record, RunClosed, RunId, RunOpened, UnitDisposed, UnitReleased,
+    },
     signer::{Ordered, Signer, SignerError},
     unit_list::{UnitList, UnitListError},
     units::Units,
@@ -56,8 +59,11 @@ pub enum OrderError {
         quantity: u32,
     },
     /// The unit has its identity.
-    #[error("unit {0} has passed already")]
-    Passed(Serial),
+    #[error(
+        "unit {} has passed already, for work order {}, in nest {} at {}, run {}",
+        .0.opened.serial, .0.opened.order, .0.opened.nest, humantime::format_rfc3339_seconds(.0.ended), .0.opened.run
+    )]
+    Passed(Box<RunClosed>),
     /// The command that started this run is being carried out in another nest.
     #[error("run {0} is in another nest already; a new command needs a new id")]
     RunTaken(RunId),
@@ -192,6 +198,7 @@ pub enum OrderError {
 #[derive(Clone)]
 pub struct Orders {
     units: Units,
+    claims: Claims,
     attestations: Attestations,
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
@@ -222,7 +229,8 @@ impl Orders {
         let state = Arc::new(Mutex::new(state));
         let (lists, left) = (lists.into(), Arc::default());
         let (opening, reconciling) = (Arc::default(), Arc::default());
-        Self { units, attestations, state, lists, left, opening, reconciling }
+        let claims = Claims::new(units.clone());
+        Self { units, claims, attestations, state, lists, left, opening, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -282,6 +290,11 @@ impl Orders {
                 Ok(order)
             }
         }
+    }
+
+    /// Who has which endpoint name, key and tag.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// An order.
@@ -361,8 +374,8 @@ impl Orders {
             return Err(OrderError::Running { serial: run.serial.clone(), run: *other });
         }
         // Asked while nobody else can take or leave a place: a run that has just passed is in the index.
-        if self.units.has_passed(&run.serial)? {
-            return Err(OrderError::Passed(run.serial.clone()));
+        if let Some(passed) = self.units.passed(&run.serial)? {
+            return Err(OrderError::Passed(Box::new(passed)));
         }
         if self.units.disposition(&run.serial)?.is_some_and(|it| it.disposition == Disposition::Scrapped) {
             return Err(OrderError::Scrapped(run.serial.clone()));
@@ -377,7 +390,8 @@ impl Orders {
         }
         state.running.insert(run.serial.clone(), (run.order.clone(), run.run));
         let (state, left) = (self.state.clone(), self.left.clone());
-        Ok(Place { state, left, order: run.order.clone(), serial: run.serial.clone() })
+        let claims = Arc::new(self.claims.of_run(run));
+        Ok(Place { state, left, claims, order: run.order.clone(), serial: run.serial.clone() })
     }
 
     /// A unit is set aside, as the journal says.
@@ -438,7 +452,7 @@ impl Orders {
         if !self.units.is_known(serial)? {
             return Err(OrderError::NeverSeen(serial.clone()));
         }
-        if *disposition == Disposition::Shipped && !self.units.has_passed(serial)? {
+        if *disposition == Disposition::Shipped && self.units.passed(serial)?.is_none() {
             return Err(OrderError::NotPassed(serial.clone()));
         }
         // A unit that failed before it had an identity is none of the signer's.
@@ -515,11 +529,17 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 pub struct Place {
     state: Arc<Mutex<State>>,
     left: Arc<Notify>,
+    claims: Arc<Claimant>,
     order: OrderId,
     serial: Serial,
 }
 
 impl Place {
+    /// What the unit may claim by, as long as it is there.
+    pub fn claims(&self) -> &Arc<Claimant> {
+        &self.claims
+    }
+
     /// The unit passed: the place is taken for good.
     pub fn keep(self) {
         if let Some(order) = lock(&self.state).orders.get_mut(&self.order) {
