@@ -160,7 +160,8 @@ pub enum OrderError {
     },
     /// Units of it are not accounted for.
     #[error(
-        "work order {order} has {count} units that are not accounted for: {units}; say what became of them, or close it          even if they are open"
+        "work order {order} has {count} units that are not accounted for: {units}; say what became of them, or close it \
+         even if they are open"
     )]
     OpenUnits {
         /// Which.

@@ -267,7 +267,11 @@ fn who_calls_from_the_network_proves_who_he_is_or_has_the_roles_that_the_file_sa
     let roles = "[roles]\nmes = [\"dns:MES.example\"]\nengineer = [\"dns:mes.example\", \"group:root\"]\n";
     let config = check("listen = \"0.0.0.0:7443\"\n", &format!("{tls}{roles}"), None).unwrap();
     let files = config.listen.unwrap().tls.unwrap();
-    assert!(files.client_ca.ends_with("clients.pem"));
+    assert!(files.client_ca.ends_with("clients.pem") && files.client_crl.is_none());
+    let revoking = format!("{tls}client-crl = \"clients.crl\"\n{roles}");
+    let revoking =
+        check("listen = \"0.0.0.0:7443\"\n", &revoking, None).unwrap().listen.unwrap().tls.unwrap();
+    assert!(revoking.client_crl.unwrap().ends_with("clients.crl"));
     let mes = Proof::Identity(Identity::Dns("mes.example".to_owned()));
     let root = Proof::Group(0);
     let (both, one) = (Roles::of(&[Role::Mes, Role::Engineer]), Roles::of(&[Role::Engineer]));
