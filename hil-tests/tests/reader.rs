@@ -12,7 +12,7 @@ use std::{
 use factory_fixtures::tag::{
     TagError, TagErrorKind,
     ndef::EnrolmentMessage,
-    reader::TagReader,
+    reader::{TagReader, Written},
     type2::{Lock, Model},
 };
 use factory_hil_tests::{
@@ -103,6 +103,12 @@ fn message() -> Vec<u8> {
     enrolment().encode().unwrap()
 }
 
+/// What a station does: it looks which tag there is, then writes that one.
+fn write(reader: &mut TagReader, message: &[u8]) -> Result<Written, TagError> {
+    let uid = reader.uid()?;
+    reader.write(&uid, message)
+}
+
 /// The error's kind and what it says.
 fn failure<T: std::fmt::Debug>(result: Result<T, TagError>) -> (TagErrorKind, String) {
     let error = result.unwrap_err();
@@ -112,7 +118,7 @@ fn failure<T: std::fmt::Debug>(result: Result<T, TagError>) -> (TagErrorKind, St
 #[test]
 fn an_enrolment_message_is_read_back_by_a_fresh_reader() {
     let sim = Sim::fresh();
-    let written = sim.open().write(&message()).unwrap();
+    let written = write(&mut sim.open(), &message()).unwrap();
     assert_eq!((written.uid.to_string().as_str(), written.ndef), (UID, message()));
 
     let seen = sim.open().look().unwrap();
@@ -125,7 +131,7 @@ fn an_enrolment_message_is_read_back_by_a_fresh_reader() {
 fn the_tag_holds_the_message_behind_its_lock_control_tlv() {
     let sim = Sim::fresh();
     let fresh = sim.dump();
-    sim.open().write(&message()).unwrap();
+    write(&mut sim.open(), &message()).unwrap();
     let written = sim.dump();
 
     let mut area = hex("0103A00C34");
@@ -145,7 +151,7 @@ fn every_model_is_known_and_takes_a_long_message() {
         let enrolment = EnrolmentMessage { enrolment_id: "7".repeat(length), ..enrolment() };
         let message = enrolment.encode().unwrap();
         let mut reader = sim.open();
-        reader.write(&message).unwrap();
+        write(&mut reader, &message).unwrap();
         let seen = reader.look().unwrap();
         assert_eq!((seen.kind, seen.ndef), (model, Some(message)));
     }
@@ -160,9 +166,28 @@ fn a_locked_tag_is_refused_and_nothing_is_written() {
     let before = sim.dump();
     let mut reader = sim.open();
     assert!(!reader.look().unwrap().writable);
-    let refused = reader.write(&message()).unwrap_err();
+    let refused = write(&mut reader, &message()).unwrap_err();
     assert_eq!(refused.kind(), TagErrorKind::Product);
     assert!(matches!(refused, TagError::Locked { lock: Lock::ReadOnly, .. }), "{refused}");
+    assert_eq!(sim.dump(), before);
+}
+
+#[test]
+fn another_tag_than_the_one_that_was_seen_is_not_written() {
+    let sim = Sim::fresh();
+    let mut reader = sim.open();
+    let seen = reader.uid().unwrap();
+    let uid = "04FFFFFFFFFFFF".into();
+    sim.ask(Request::Place(Placement {
+        kind: Kind::Ntag213,
+        uid,
+        locked: false,
+        faults: TagFaults::default(),
+    }));
+    let before = sim.dump();
+    let (kind, said) = failure(reader.write(&seen, &message()));
+    assert_eq!(kind, TagErrorKind::Missing);
+    assert_eq!(said, format!("tag 04FFFFFFFFFFFF answers where tag {UID} was a moment before"));
     assert_eq!(sim.dump(), before);
 }
 
@@ -172,11 +197,11 @@ fn without_a_tag_it_is_missing_until_one_is_laid_in() {
     let mut reader = sim.open();
     let missing = (TagErrorKind::Missing, "no tag in the field".to_owned());
     assert_eq!(failure(reader.look()), missing);
-    assert_eq!(failure(reader.write(&message())), missing);
+    assert_eq!(failure(write(&mut reader, &message())), missing);
     let placement =
         Placement { kind: Kind::Ntag213, uid: UID.into(), locked: false, faults: TagFaults::default() };
     sim.ask(Request::Place(placement));
-    reader.write(&message()).unwrap();
+    write(&mut reader, &message()).unwrap();
     sim.ask(Request::Remove);
     assert_eq!(failure(reader.look()), missing);
 }
@@ -186,12 +211,12 @@ fn a_tag_torn_away_reads_as_empty_and_is_written_again() {
     fn check(faults: TagFaults) {
         let sim = Sim::faulty(faults);
         let mut reader = sim.open();
-        let (kind, said) = failure(reader.write(&message()));
+        let (kind, said) = failure(write(&mut reader, &message()));
         assert_eq!(kind, TagErrorKind::Missing);
         assert!(said.contains("left the field while page 8 was at work"), "{said}");
         sim.ask(Request::PutBack);
         assert_eq!(reader.look().unwrap().ndef, Some(vec![]));
-        assert_eq!(reader.write(&message()).unwrap().ndef, message());
+        assert_eq!(write(&mut reader, &message()).unwrap().ndef, message());
     }
     check(TagFaults { tear_at: Some(8), ..Default::default() });
     check(TagFaults { leave_before: Some(8), ..Default::default() });
@@ -201,9 +226,9 @@ fn a_tag_torn_away_reads_as_empty_and_is_written_again() {
 fn the_same_message_again_writes_no_page() {
     let sim = Sim::fresh();
     let mut reader = sim.open();
-    assert!(reader.write(&message()).unwrap().pages > 0);
+    assert!(write(&mut reader, &message()).unwrap().pages > 0);
     let before = sim.dump();
-    let again = reader.write(&message()).unwrap();
+    let again = write(&mut reader, &message()).unwrap();
     assert_eq!((again.pages, again.ndef), (0, message()));
     assert_eq!(sim.dump(), before);
 }
@@ -211,7 +236,7 @@ fn the_same_message_again_writes_no_page() {
 #[test]
 fn a_page_that_fails_is_named_and_is_the_products_fault() {
     fn check(faults: TagFaults, complaint: &str) {
-        let (kind, said) = failure(Sim::faulty(faults).open().write(&message()));
+        let (kind, said) = failure(write(&mut Sim::faulty(faults).open(), &message()));
         assert_eq!((kind, said), (TagErrorKind::Product, complaint.to_owned()));
     }
     check(
@@ -224,7 +249,7 @@ fn a_page_that_fails_is_named_and_is_the_products_fault() {
 #[test]
 fn a_tag_of_another_type_is_the_products_fault() {
     let sim = Sim::with_tag(Kind::MifareClassic, false, TagFaults::default());
-    let (kind, said) = failure(sim.open().write(&message()));
+    let (kind, said) = failure(write(&mut sim.open(), &message()));
     assert_eq!(
         (kind, said.as_str()),
         (TagErrorKind::Product, "tag 04A1B2C3 is no type 2 tag: it answers sak 0x08")
@@ -237,8 +262,8 @@ fn a_reader_that_fails_once_is_opened_again() {
         let sim = Sim::fresh();
         let mut reader = sim.open();
         sim.fault(pn532::IN_DATA_EXCHANGE, what);
-        assert_eq!(failure(reader.write(&message())).0, TagErrorKind::Instrument);
-        assert_eq!(reader.write(&message()).unwrap().ndef, message());
+        assert_eq!(failure(write(&mut reader, &message())).0, TagErrorKind::Instrument);
+        assert_eq!(write(&mut reader, &message()).unwrap().ndef, message());
     }
     check(WireFault::NoReply);
     check(WireFault::Garbage(vec![0xAA; 16]));
@@ -253,7 +278,7 @@ fn noise_on_the_air_is_no_refusal() {
     let sim = Sim::fresh();
     let mut reader = sim.open();
     sim.fault(pn532::IN_DATA_EXCHANGE, WireFault::Status(0x02)); // CRC error
-    assert_eq!(reader.write(&message()).unwrap().ndef, message());
+    assert_eq!(write(&mut reader, &message()).unwrap().ndef, message());
 }
 
 #[test]
@@ -286,7 +311,7 @@ fn peer_reads(sim: &Sim) -> (Output, PathBuf) {
 #[test]
 fn debians_own_tool_reads_the_same_bytes() {
     let sim = Sim::fresh();
-    sim.open().write(&message()).unwrap();
+    write(&mut sim.open(), &message()).unwrap();
     let (output, file) = peer_reads(&sim);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // All 45 pages but the last two, which are secret.

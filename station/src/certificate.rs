@@ -95,6 +95,18 @@ pub fn check_subject(der: &[u8], subject: &str) -> Result<(), CertificateError> 
     request.verify_signature().map_err(|_| CertificateError::Signature("the key that it carries"))
 }
 
+/// The SubjectPublicKeyInfo of a request that was checked before, DER; `None` where it cannot be read.
+pub fn key_of_request(der: &[u8]) -> Option<Vec<u8>> {
+    let request = whole(X509CertificationRequest::from_der(der)).ok()?;
+    Some(request.certification_request_info.subject_pki.raw.to_vec())
+}
+
+/// The SubjectPublicKeyInfo of a certificate that was checked before, DER; `None` where it cannot be read.
+pub fn key_of_certificate(der: &[u8]) -> Option<Vec<u8>> {
+    let certificate = whole(X509Certificate::from_der(der)).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
 /// As in `CN=name`.
 fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
     let kind = attribute.attr_type();

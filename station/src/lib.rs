@@ -8,6 +8,7 @@ pub mod attestations;
 pub mod books;
 pub mod callers;
 pub mod certificate;
+pub mod claims;
 pub mod commands;
 pub mod config;
 pub mod contact;

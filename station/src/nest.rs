@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     attestations::Attestations,
     books::OpenRun,
+    claims::ClaimError,
     commands::{Commands, Turn},
     config::NestSettings,
     events::{Events, What},
@@ -190,6 +191,9 @@ pub enum StartError {
     /// What should lie ready for the unit does not.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// It would have what is another unit's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The line's controller says no.
     #[error(
         "the line's controller at {controller} refused unit {serial}: {}; when that is seen to, start it again",
@@ -563,7 +567,7 @@ impl Keeper {
         // Better now than when the board is flashed.
         recipe.check_unit(&unit)?;
         self.shared.orders.check_retests(&serial, recipe.retests)?;
-        drop(recipe.credentials(&unit)?);
+        let marks = recipe.credentials(&unit)?.marks();
         let run = RunOpened {
             run,
             order: Some(order),
@@ -576,6 +580,7 @@ impl Keeper {
             golden: None,
         };
         let place = self.shared.orders.reserve(&run)?;
+        place.claims().claim_all(marks)?;
         Ok(Candidate { turn, run, recipe, place })
     }
 

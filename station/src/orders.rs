@@ -22,10 +22,13 @@ pub mod tally;
 use crate::{
     attestations::{Attestations, NotAttested},
     books::{Books, Order},
+    claims::{Claimant, Claims},
     commands::{Turn, to_the_end},
     history::Past,
     recipe::{RecipeKey, template::Values},
-    record::{OrderOpened, OrderState, Quarantine, Record, RunId, RunOpened, UnitDisposed, UnitReleased},
+    record::{
+        OrderOpened, OrderState, Quarantine, Record, RunClosed, RunId, RunOpened, UnitDisposed, UnitReleased,
+    },
     signer::{Ordered, Signer, SignerError},
     unit_list::{UnitList, UnitListError},
     units::Units,
@@ -56,8 +59,11 @@ pub enum OrderError {
         quantity: u32,
     },
     /// The unit has its identity.
-    #[error("unit {0} has passed already")]
-    Passed(Serial),
+    #[error(
+        "unit {} has passed already, for work order {}, in nest {} at {}, run {}",
+        .0.opened.serial, .0.opened.order.as_ref().map_or("none", OrderId::as_str), .0.opened.nest, humantime::format_rfc3339_seconds(.0.ended), .0.opened.run
+    )]
+    Passed(Box<RunClosed>),
     /// The command that started this run is being carried out in another nest.
     #[error("run {0} is in another nest already; a new command needs a new id")]
     RunTaken(RunId),
@@ -193,6 +199,7 @@ pub enum OrderError {
 #[derive(Clone)]
 pub struct Orders {
     units: Units,
+    claims: Claims,
     attestations: Attestations,
     state: Arc<Mutex<State>>,
     /// The lists that orders were opened with are kept there.
@@ -224,7 +231,8 @@ impl Orders {
         let state = Arc::new(Mutex::new(state));
         let (lists, left) = (lists.into(), Arc::default());
         let (opening, reconciling) = (Arc::default(), Arc::default());
-        Self { units, attestations, state, lists, left, opening, reconciling }
+        let claims = Claims::new(units.clone());
+        Self { units, claims, attestations, state, lists, left, opening, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -284,6 +292,11 @@ impl Orders {
                 Ok(order)
             }
         }
+    }
+
+    /// Who has which endpoint name, key and tag.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
     }
 
     /// An order.
@@ -367,7 +380,8 @@ impl Orders {
         }
         state.running.insert(run.serial.clone(), (run.order.clone(), run.run));
         let (state, left) = (self.state.clone(), self.left.clone());
-        Ok(Place { state, left, order: run.order.clone(), serial: run.serial.clone() })
+        let claims = Arc::new(self.claims.of_run(run));
+        Ok(Place { state, left, claims, order: run.order.clone(), serial: run.serial.clone() })
     }
 
     /// Whether the order has a place left, and the unit may take it.
@@ -375,8 +389,8 @@ impl Orders {
         let order = state.orders.get(id).ok_or_else(|| OrderError::Unknown(id.clone()))?;
         let (passed, quantity) = (order.passed, order.opened.quantity);
         // Asked while nobody else can take or leave a place: a run that has just passed is in the index.
-        if self.units.has_passed(serial)? {
-            return Err(OrderError::Passed(serial.clone()));
+        if let Some(passed) = self.units.passed(serial)? {
+            return Err(OrderError::Passed(Box::new(passed)));
         }
         if self.units.disposition(serial)?.is_some_and(|it| it.disposition == Disposition::Scrapped) {
             return Err(OrderError::Scrapped(serial.clone()));
@@ -450,7 +464,7 @@ impl Orders {
             // Nor of a golden unit: it stays with its fixture.
             return Err(OrderError::NeverSeen(serial.clone()));
         }
-        if *disposition == Disposition::Shipped && !self.units.has_passed(serial)? {
+        if *disposition == Disposition::Shipped && self.units.passed(serial)?.is_none() {
             return Err(OrderError::NotPassed(serial.clone()));
         }
         // A unit that failed before it had an identity is none of the signer's.
@@ -528,10 +542,16 @@ pub struct Place {
     state: Arc<Mutex<State>>,
     left: Arc<Notify>,
     order: Option<OrderId>,
+    claims: Arc<Claimant>,
     serial: Serial,
 }
 
 impl Place {
+    /// What the unit may claim by, as long as it is there.
+    pub fn claims(&self) -> &Arc<Claimant> {
+        &self.claims
+    }
+
     /// The unit passed: the place is taken for good.
     pub fn keep(self) {
         if let Some(order) = &self.order

@@ -51,6 +51,7 @@ impl Phase {
             (Some(Inside { run, step: Step::Flash }), Record::ChipSeen(_)) => {
                 Inside { run, step: Step::Flash }
             }
+            (Some(Inside { run, step: Step::Tag }), Record::TagSeen(_)) => Inside { run, step: Step::Tag },
             (Some(Inside { run, step: Step::Identity }), Record::IssuanceAsked(_) | Record::Issued(_)) => {
                 Inside { run, step: Step::Identity }
             }

@@ -22,10 +22,12 @@ use crate::{recipe::template::Values, step::Step};
 mod cbor;
 mod command;
 mod golden;
+mod mark;
 mod pack;
 
 pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded};
 pub use golden::GoldenTried;
+pub use mark::{Mark, Seen, TagSeen};
 pub use pack::{Mostly, NestLeftPack, PackRule};
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
@@ -112,6 +114,9 @@ pub enum Record {
     /// Something is done with a recipe.
     #[n(28)]
     RecipeCommanded(#[n(0)] RecipeCommanded),
+    /// The tag on the unit has said who it is, and is about to be written.
+    #[n(29)]
+    TagSeen(#[n(0)] TagSeen),
     /// Somebody called to change something, and this is what came of it.
     #[n(20)]
     CallAudited(#[n(0)] Box<CallAudited>),
@@ -170,19 +175,24 @@ impl Record {
             Self::StepPassed(passed) => Some(passed.run),
             Self::RunResumed(resumed) => Some(resumed.run),
             Self::ChipSeen(seen) => Some(seen.run),
+            Self::TagSeen(seen) => Some(seen.run),
         }
     }
 }
 
 impl factory_journal::Record for Record {
+    // Since 2, by what belongs to one unit alone.
+    const KEYS: u8 = 2;
+
     fn keys(&self) -> Keys {
+        let marks = self.marks().iter().map(Mark::key).collect();
         let of_run = |opened: &RunOpened| Keys {
             unit: Some(opened.serial.to_string()),
             run: Some(opened.run.to_string()),
             order: opened.order.as_ref().map(OrderId::to_string),
             ..Keys::default()
         };
-        match self {
+        let keys = match self {
             Self::OrderOpened(opened) => Keys { order: Some(opened.order.to_string()), ..Keys::default() },
             Self::RunOpened(opened) => of_run(opened),
             Self::RunClosed(closed) => of_run(&closed.opened),
@@ -202,7 +212,8 @@ impl factory_journal::Record for Record {
             | Self::StepPassed(_)
             | Self::Issued(_)
             | Self::RunResumed(_)
-            | Self::ChipSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
+            | Self::ChipSeen(_)
+            | Self::TagSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::OrderMoved(moved) => Keys { order: Some(moved.order.to_string()), ..Keys::default() },
             Self::NestCommanded(_) | Self::NestLeftPack(_) | Self::RecipeCommanded(_) => Keys::default(),
@@ -218,7 +229,8 @@ impl factory_journal::Record for Record {
             // Found by going through the log from a time on: an index of what comes with each command would never end.
             Self::CallAudited(_) => Keys::default(),
             Self::CommandDone(done) => Keys { run: Some(command_key(done.command)), ..Keys::default() },
-        }
+        };
+        Keys { marks, ..keys }
     }
 }
 
@@ -751,6 +763,9 @@ pub struct Findings {
     /// The requests for keys that the device made for somebody else than the platform.
     #[cbor(n(10), default)]
     pub requests: Vec<KeyRequested>,
+    /// What it has that is another unit's, and where that was seen.
+    #[n(11)]
+    pub seen_before: Option<Seen>,
 }
 
 /// A step that ended.

@@ -43,6 +43,7 @@ mod books;
 pub mod command;
 pub mod deadline;
 mod frame;
+mod names;
 pub mod page;
 mod recipes;
 pub mod refusal;
@@ -104,6 +105,12 @@ impl station_server::Station for StationService {
         let Shared { orders, signer, commands, .. } = &self.shared;
         let account = recipe.provision.connection.account();
         let turn = commands.begin(open.command).await.map_err(refused)?;
+        // What is open stays as it is, whoever has got a name of its units since.
+        if let Some(list) = &open.units
+            && orders.get(&order.order).is_err()
+        {
+            names::check(orders.claims(), &recipe, &order.order, list)?;
+        }
         let order = orders.open(turn, order, open.units, &open.signed, signer, account).await;
         let order = order.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))

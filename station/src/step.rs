@@ -24,13 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
+    claims::{ClaimError, Claimant},
     events::{Events, What},
     recipe::{
         Recipe, UnitError,
         bundle::{Credentials, CredentialsError},
         template::Unit,
     },
-    record::{Findings, Record, RunOpened, StepEnded, StepPassed, StepStarted, Stopped},
+    record::{Findings, Mark, Record, RunOpened, Seen, StepEnded, StepPassed, StepStarted, Stopped},
     rig::Rig,
     signer::{Signer, SignerError},
     units::Units,
@@ -150,6 +151,8 @@ pub struct StepContext<'a> {
     pub journal: &'a Journal<Record>,
     /// What the truth says of this and earlier runs.
     pub units: &'a Units,
+    /// What the unit may claim by.
+    pub claims: Arc<Claimant>,
     /// Who watches.
     pub events: &'a Events,
     /// What was found out so far.
@@ -167,6 +170,16 @@ impl<'a> StepContext<'a> {
             Record::StepPassed(Box::new(StepPassed { run, step, findings }))
         });
         self.journal.append_all(passed.into_iter().chain([record]).collect()).await
+    }
+
+    /// Claims what belongs to one unit alone, before it is journalled and used; says whether the log tells already that
+    /// this unit has it.
+    pub(crate) fn claim(&mut self, mark: Mark) -> Result<bool, StepError> {
+        let claimed = self.claims.claim(mark);
+        if let Err(ClaimError::Taken(seen)) = &claimed {
+            self.findings.seen_before = Some(Seen::clone(seen));
+        }
+        Ok(claimed?)
     }
 
     /// What differs from unit to unit of an order.
@@ -203,6 +216,9 @@ pub enum StepError {
     /// No certificate.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// What the unit has is another unit's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The recipe's tag cannot say this.
     #[error("the tag's message cannot be made")]
     Ndef(#[from] NdefError),
@@ -238,10 +254,11 @@ impl StepError {
                 | FccError::Unsendable(_)
                 | FccError::Unreachable { .. },
             ) => Outcome::Error,
-            Self::Product(_) | Self::Fcc(_) => Outcome::Fail,
+            Self::Product(_) | Self::Fcc(_) | Self::Claim(ClaimError::Taken(_)) => Outcome::Fail,
             Self::Fault(fault) if fault.kind() == FaultKind::Product => Outcome::Fail,
             Self::Fault(_)
             | Self::Signer(_)
+            | Self::Claim(_)
             | Self::Ndef(_)
             | Self::Unit(_)
             | Self::Credentials(_)
@@ -256,6 +273,10 @@ impl StepError {
     fn aftermath(&self) -> Option<Aftermath> {
         match self {
             Self::Unknown(_) => Some(Aftermath::Unknown),
+            // Which of the two devices is the one that the key was made for, nobody can tell.
+            Self::Claim(ClaimError::Taken(seen)) if matches!(seen.mark, Mark::DeviceKey(_)) => {
+                Some(Aftermath::Unknown)
+            }
             // What the device itself refused, or was never asked for, it did not do.
             Self::Fcc(FccError::Refused { .. } | FccError::Unsendable(_))
             | Self::Order(_)

@@ -93,10 +93,16 @@ impl Units {
         self.any_about(serial, |record| matches!(record, Record::RunOpened(run) if run.golden.is_some()))
     }
 
-    /// Whether a run of this unit has passed.
-    pub fn has_passed(&self, serial: &Serial) -> Result<bool, JournalError> {
-        let passed = |record| matches!(record, Record::RunClosed(closed) if closed.outcome == Outcome::Pass);
-        self.any_about(serial, passed)
+    /// The run of this unit that has passed.
+    pub fn passed(&self, serial: &Serial) -> Result<Option<RunClosed>, JournalError> {
+        for record in self.about(serial)? {
+            if let Record::RunClosed(closed) = record?
+                && closed.outcome == Outcome::Pass
+            {
+                return Ok(Some(*closed));
+            }
+        }
+        Ok(None)
     }
 
     /// The runs of this unit that were closed: how many, and the `newest` of them, oldest first.

@@ -71,6 +71,7 @@ pub fn closed(number: u64) -> RunClosed {
             chip: Some(vec![6; 8]),
             resumptions: Vec::new(),
             requests: Vec::new(),
+            seen_before: None,
         },
         quarantine: None,
     }

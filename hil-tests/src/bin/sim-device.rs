@@ -56,6 +56,7 @@ A scenario is a TOML file, of these:
   at-first = true                 only until the device has stored something and is started again
   scheme-version = \"0.0.0\"      an old firmware, which knows no other
   csr = { subject = \"CN=other\", another-key = true }
+  csr = { same-key = \"3081...\" } every key that it makes is this one, PKCS#8 in hex
   [[fault]]                       any number of them, of one message or of each
   message = 2
   what = \"silent\"               the message is obeyed and not answered; or

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::keys::PrivateKey;
+use super::{keys::PrivateKey, store::Bytes};
 
 const OID_ECDSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 const OID_EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x0e];
@@ -46,6 +46,8 @@ pub struct Habits {
     pub subject: Option<String>,
     /// They are for another key than the one that is stored, and signed with that.
     pub another_key: bool,
+    /// Every key that it makes is this one, PKCS#8: its random numbers are none.
+    pub same_key: Option<Bytes>,
 }
 
 /// A PKCS#10 request, signed by its own key.

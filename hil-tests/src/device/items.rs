@@ -178,7 +178,8 @@ fn make_request(store: &mut Store, request: &Value, habits: &Habits) -> Result<(
         usages.key = extensions.find("KU").map(Value::integer).transpose()?;
         usages.extended = extensions.find("EKU").map(Value::integer).transpose()?;
     }
-    let key = PrivateKey::generate();
+    let same = habits.same_key.as_ref().and_then(|der| PrivateKey::from_der(&der.0));
+    let key = same.unwrap_or_else(PrivateKey::generate);
     store.put(Kind::PrivateKey, name, vec![key.to_der()])?;
     let key = if habits.another_key { PrivateKey::generate() } else { key };
     Ok((name.to_owned(), csr::make(&key, habits.subject.as_deref().unwrap_or(asked), usages)))

@@ -10,8 +10,8 @@ use super::{Shared, resume};
 use crate::{
     books::OpenRun,
     orders::Place,
-    recipe::Recipe,
-    record::{GoldenTried, Record, RunClosed, Stopped},
+    recipe::{Recipe, template::Unit},
+    record::{GoldenTried, Mark, Record, RunClosed, RunOpened, Stopped},
     step::Step,
 };
 
@@ -38,6 +38,13 @@ impl Left {
         };
         let recipe = shared.recipes.get(&recipe, &digest).map_err(|error| error.to_string())?;
         let place = shared.orders.take_up(&open.run).map_err(|error| error.to_string())?;
+        // Before anybody else can: what it had claimed and not journalled yet.
+        let RunOpened { order, serial, values, .. } = &open.run;
+        if let Some(order) = order {
+            let unit = Unit { product: &recipe.name, order, serial, values };
+            let name = recipe.identity.endpoint_name(&unit).map_err(|error| error.to_string())?;
+            place.claims().claim(Mark::EndpointName(name)).map_err(|error| error.to_string())?;
+        }
         Ok(Self { open, recipe, place })
     }
 

@@ -45,6 +45,7 @@ pub(super) async fn work(work: Work, mut rig: Box<Rig>, shared: Shared) -> Box<R
             signer: &shared.signer,
             journal: &shared.journal,
             units: &shared.units,
+            claims: place.claims().clone(),
             events: &shared.events,
             findings,
             passed: None,

@@ -13,7 +13,7 @@ use crate::{
     recipe::template::Values,
     record::{
         ChipSeen, Findings, Identity, IssuanceAsked, Issued, NestLeftPack, OrderOpened, PackRule,
-        RegistrationAttested, Resumption, RunClosed, RunId, RunResumed, StepPassed, StepStarted,
+        RegistrationAttested, Resumption, RunClosed, RunId, RunResumed, StepPassed, StepStarted, TagSeen,
         UnitDisposed, UnitReleased,
     },
 };
@@ -103,6 +103,7 @@ fn all() -> Vec<Record> {
         }),
         Record::RunOpened(super::tests::run()),
         Record::ChipSeen(ChipSeen { run, chip: vec![1] }),
+        Record::TagSeen(TagSeen { run, uid: vec![4] }),
         Record::IssuanceAsked(IssuanceAsked {
             run,
             issuance: Uuid::nil(),
@@ -239,6 +240,7 @@ proptest! {
                 }
                 (Record::RunClosed(_), Phase::Closed) | (Record::RunOpened(_), Phase::Between { done: None, .. }) => {}
                 (Record::ChipSeen(_), Phase::Inside { step: Step::Flash, .. }) => {}
+                (Record::TagSeen(_), Phase::Inside { step: Step::Tag, .. }) => {}
                 (Record::IssuanceAsked(_) | Record::Issued(_), Phase::Inside { step: Step::Identity, .. }) => {}
                 (record, phase) => prop_assert!(false, "{record:?} led to {phase:?}"),
             }

@@ -18,7 +18,10 @@ use super::{
     supplied::{self, SuppliedError, WantedChain},
     template::{Template, Unit},
 };
-use crate::key::{DeviceKey, KeyError};
+use crate::{
+    key::{DeviceKey, KeyError},
+    record::Mark,
+};
 
 /// What a unit has been given for itself, until it is in the device. Holds secrets, hence has no `Debug`.
 pub struct Credentials {
@@ -46,6 +49,14 @@ pub enum CredentialsError {
     /// The station cannot make them.
     #[error("the device's key {0}")]
     Key(#[from] KeyError),
+}
+
+impl Credentials {
+    /// What of them belongs to this unit alone, as far as it is known: its name, and a key that the device did not make.
+    pub fn marks(&self) -> Vec<Mark> {
+        let key = self.key.as_ref().map(|key| Mark::of_key(&key.public()));
+        [Mark::EndpointName(self.endpoint_name.clone())].into_iter().chain(key).collect()
+    }
 }
 
 impl Recipe {

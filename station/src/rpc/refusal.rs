@@ -2,20 +2,30 @@
 //! branch on. Owns which error is which refusal; a new error is a line in its `match`, a new reason a line in
 //! `ErrorReason` of station.proto and one in [`terms`].
 
-use std::{collections::HashMap, fmt::Display, io, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use factory_journal::JournalError;
-use factory_proto::station::ErrorReason;
+use factory_proto::{
+    ids::{NestName, OrderId},
+    station::ErrorReason,
+};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt as _};
 
 use crate::{
+    claims::ClaimError,
     commands::CommandError,
     golden::GoldenError,
     line::offline::OfflineError,
     nest::{HandError, StartError, choice::ChoiceError},
     orders::OrderError,
     recipe::RecipeError,
+    record::{Mark, RunId, RunOpened, Seen},
     shelf::ShelfError,
     signer::SignerError,
     unit_list::UnitListError,
@@ -65,6 +75,14 @@ impl Refusal {
     pub fn about(mut self, what: &str, which: impl Display) -> Self {
         self.about.insert(what.to_owned(), which.to_string());
         self
+    }
+
+    /// With where that was seen before.
+    fn seen_in(self, order: Option<&OrderId>, run: &RunId, nest: &NestName, time: SystemTime) -> Self {
+        let seen = order.into_iter().fold(self, |seen, order| seen.about("seen_order", order));
+        seen.about("seen_run", run)
+            .about("seen_nest", nest)
+            .about("seen_time", humantime::format_rfc3339_seconds(time))
     }
 
     /// Of fields of the request: their paths, and what is wrong with each.
@@ -139,6 +157,9 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::UnitNotListed => (Code::FailedPrecondition, None),
         R::UnitValues => (Code::FailedPrecondition, None),
         R::UnitNotSupplied => (Code::FailedPrecondition, None),
+        R::EndpointNameSeenBefore | R::DeviceKeySeenBefore | R::TagSeenBefore => {
+            (Code::FailedPrecondition, None)
+        }
         R::RecipeUnknown => (Code::NotFound, None),
         R::RecipeNotHeld => (Code::NotFound, None),
         R::RecipeUnusable => (Code::FailedPrecondition, None),
@@ -191,6 +212,7 @@ impl Refused for StartError {
             Self::Recipe(error) => error.refusal(),
             Self::Unit(_) => Refusal::of(R::UnitValues),
             Self::Credentials(_) => Refusal::of(R::UnitNotSupplied),
+            Self::Claim(error) => error.refusal(),
             Self::Refused { serial, controller, .. } => {
                 Refusal::of(R::ControllerRefused).about("serial", serial).about("controller", controller)
             }
@@ -217,6 +239,30 @@ impl Refused for GoldenError {
     }
 }
 
+impl Refused for ClaimError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Taken(seen) => {
+                let Seen { mark, serial, order, run, nest, time } = &**seen;
+                Refusal::of(seen_before(mark))
+                    .about("value", mark.value())
+                    .about("seen_serial", serial)
+                    .seen_in(Some(order), run, nest, *time)
+            }
+            Self::Journal(error) => error.refusal(),
+        }
+    }
+}
+
+/// Why a unit may not have what is another unit's.
+pub fn seen_before(mark: &Mark) -> ErrorReason {
+    match mark {
+        Mark::EndpointName(_) => ErrorReason::EndpointNameSeenBefore,
+        Mark::DeviceKey(_) => ErrorReason::DeviceKeySeenBefore,
+        Mark::Tag(_) => ErrorReason::TagSeenBefore,
+    }
+}
+
 impl Refused for OfflineError {
     fn refusal(&self) -> Refusal {
         match self {
@@ -235,7 +281,15 @@ impl Refused for OrderError {
             Self::Differs(order) => Refusal::of(R::OrderDiffers).about("order", order),
             Self::Unknown(order) => Refusal::of(R::OrderUnknown).about("order", order),
             Self::Full { order, .. } => Refusal::of(R::OrderFull).about("order", order),
-            Self::Passed(serial) => Refusal::of(R::UnitPassed).about("serial", serial),
+            Self::Passed(closed) => {
+                let RunOpened { serial, order, run, nest, .. } = &closed.opened;
+                Refusal::of(R::UnitPassed).about("serial", serial).seen_in(
+                    order.as_ref(),
+                    run,
+                    nest,
+                    closed.ended,
+                )
+            }
             Self::RunTaken(run) => Refusal::of(R::CommandIdReused).about("run", run),
             Self::Running { serial, run } => {
                 Refusal::of(R::UnitRunning).about("serial", serial).about("run", run)

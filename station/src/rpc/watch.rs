@@ -189,7 +189,8 @@ impl Watcher {
             | Record::IssuanceAsked(_)
             | Record::Issued(_)
             | Record::RunResumed(_)
-            | Record::ChipSeen(_) => match entry.record.run() {
+            | Record::ChipSeen(_)
+            | Record::TagSeen(_) => match entry.record.run() {
                 Some(run) => self.of_run(run).await,
                 None => Ok(About::default()),
             },

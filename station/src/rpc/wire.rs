@@ -21,8 +21,9 @@ use crate::{
     record::{
         AllowedBy, CallAudited, Findings, HeadSigned, Identity, KeyRequested, NestCommanded, OrderState,
         Quarantine, Quota, Record, RegistrationAttested, ReportRefused, Resumption, RunClosed, RunOpened,
-        StepEnded, Stopped,
+        Seen, StepEnded, Stopped,
     },
+    rpc::refusal,
     step::Step,
     units::Unit,
 };
@@ -225,6 +226,19 @@ fn findings(unit: &mut wire::Unit, found: &Findings) {
     unit.resumptions = found.resumptions.iter().map(resumption).collect();
     unit.chip = found.chip.clone().unwrap_or_default();
     unit.key_requests = found.requests.iter().map(key_request).collect();
+    unit.seen_before = found.seen_before.as_ref().map(seen_before);
+}
+
+fn seen_before(seen: &Seen) -> wire::SeenBefore {
+    wire::SeenBefore {
+        reason: refusal::seen_before(&seen.mark).into(),
+        value: seen.mark.value(),
+        serial: seen.serial.to_string(),
+        work_order: seen.order.to_string(),
+        run_id: seen.run.to_string(),
+        nest: seen.nest.to_string(),
+        time: Some(seen.time.into()),
+    }
 }
 
 fn key_request(requested: &KeyRequested) -> wire::KeyRequest {

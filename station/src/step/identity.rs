@@ -14,7 +14,7 @@ use crate::{
         KeyOrigin,
         bundle::{Credentials, CredentialsError, check_enrolment_id, enrolment_id},
     },
-    record::{Identity, IssuanceAsked, Issued, KeyRequested, Record},
+    record::{Identity, IssuanceAsked, Issued, KeyRequested, Mark, Record},
     step::{StepContext, StepError, factory, provision},
 };
 
@@ -33,7 +33,11 @@ pub async fn identity(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
         None => None,
     };
     match &ctx.recipe.identity.key {
-        KeyOrigin::Supplied { .. } => {}
+        KeyOrigin::Supplied { .. } => {
+            for mark in credentials.marks() {
+                ctx.claim(mark)?;
+            }
+        }
         KeyOrigin::ByTool => {
             let key = DeviceKey::generate().map_err(CredentialsError::from)?;
             let account = ctx.recipe.provision.connection.account();
@@ -113,8 +117,10 @@ async fn ask_anew(
     endpoint_name: EndpointName,
     request: Vec<u8>,
 ) -> Result<IssuanceAsked, StepError> {
-    certificate::check_request(&request, &endpoint_name)
+    let key = certificate::check_request(&request, &endpoint_name)
         .map_err(|error| StepError::Product(format!("the device's certificate request: {error}")))?;
+    ctx.claim(Mark::EndpointName(endpoint_name.clone()))?;
+    ctx.claim(Mark::of_key(&key))?;
     let asked = IssuanceAsked {
         run: ctx.run.run,
         issuance: Uuid::now_v7(),

@@ -8,7 +8,7 @@ use crate::{record::RunClosed, step::Step};
 /// Longer ones differ only in what does not matter.
 const LONGEST: usize = 160;
 
-/// What a run was lost by: each measurement beyond its limits, what the device answered, or else the reason without its
+/// What a run was lost by: each measurement beyond its limits, what is another unit's, what the device answered, or else the reason without its
 /// numbers. Nothing where it passed.
 pub fn losses(closed: &RunClosed) -> Vec<Loss> {
     let Some(stopped) = &closed.stopped else { return Vec::new() };
@@ -22,6 +22,9 @@ pub fn losses(closed: &RunClosed) -> Vec<Loss> {
         if !beyond.is_empty() {
             return beyond;
         }
+    }
+    if let Some(seen) = &closed.findings.seen_before {
+        return vec![loss(format!("its {} is another unit's", seen.mark.kind()))];
     }
     let refused = closed.findings.fcc_answers.last().and_then(|answer| answer.return_status);
     match (stopped.step, refused) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::record::{FccAnswer, Findings, Measurement, RunId, RunOpened, Stopped};
+use crate::record::{FccAnswer, Findings, Mark, Measurement, RunId, RunOpened, Seen, Stopped};
 
 fn time(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -129,6 +129,9 @@ fn a_loss_is_named_by_what_was_measured_or_answered() {
     assert_eq!(causes(&closed), ["the device answered with status 17"]);
     closed.findings.fcc_answers = vec![answer(Some(0))];
     assert_eq!(causes(&closed), ["refused"]);
+    let mark = Mark::Tag(vec![4, 1]);
+    closed.findings.seen_before = Seen::in_run(mark, &run("2", "nest-2", Outcome::Pass).opened, time(0));
+    assert_eq!(causes(&closed), ["its tag is another unit's"]);
     closed.stopped = None;
     assert!(causes(&closed).is_empty());
 }

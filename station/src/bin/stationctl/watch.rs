@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use data_encoding::HEXLOWER;
+use data_encoding::{HEXLOWER, HEXUPPER};
 use factory_proto::station::{
     Disposition, EventKind, WatchEventsRequest, WatchEventsResponse, station_client::StationClient,
     watch_events_response::Event,
@@ -102,6 +102,7 @@ fn text(event: &Event) -> String {
             format!("certificate of {} is there", identity.endpoint_name)
         }
         Event::ChipSeen(seen) => format!("chip {}", HEXLOWER.encode(&seen.chip)),
+        Event::TagSeen(seen) => format!("tag {}", HEXUPPER.encode(&seen.uid)),
         Event::UnitRefused(unit) => {
             format!("REFUSED by {}: {}", unit.controller, unit.reasons.join("; "))
         }
@@ -162,6 +163,7 @@ fn name(event: &Event) -> &'static str {
         Event::IssuanceAsked(_) => "issuance_asked",
         Event::Issued(_) => "issued",
         Event::ChipSeen(_) => "chip_seen",
+        Event::TagSeen(_) => "tag_seen",
         Event::UnitRefused(_) => "unit_refused",
         Event::OfflineBudget(_) => "offline_budget",
         Event::UnitReleased(_) => "unit_released",

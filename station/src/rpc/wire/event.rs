@@ -94,6 +94,9 @@ fn record(record: &Record) -> (EventKind, Told) {
         Record::ChipSeen(seen) => {
             (EventKind::Identity, Told::ChipSeen(wire::ChipSeen { chip: seen.chip.clone() }))
         }
+        Record::TagSeen(seen) => {
+            (EventKind::Identity, Told::TagSeen(wire::TagSeen { uid: seen.uid.clone() }))
+        }
         Record::RunResumed(resumed) => {
             let resumption = Some(resumption(&resumed.resumption));
             (EventKind::Run, Told::RunResumed(wire::RunResumed { resumption }))
