@@ -151,7 +151,7 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::JournalFailed => (Code::Internal, None),
         R::SequenceBeyondLog => (Code::OutOfRange, None),
         R::TooManyWatchers => (Code::ResourceExhausted, after(30)),
-        R::RoleMissing => (Code::PermissionDenied, None),
+        R::RoleMissing | R::StationNotCertified => (Code::PermissionDenied, None),
         R::MethodUnknown => (Code::Unimplemented, None),
         R::MessageTooLarge => (Code::ResourceExhausted, None),
         R::StationNotReady => (Code::FailedPrecondition, None),
