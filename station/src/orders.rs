@@ -14,7 +14,10 @@ use factory_proto::{
     ids::{OrderId, RecipeName, Serial},
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, OwnedRwLockReadGuard},
+    time::timeout,
+};
 pub(crate) mod moves;
 pub mod reconcile;
 pub mod tally;
@@ -200,6 +203,8 @@ pub struct Orders {
     left: Arc<Notify>,
     // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
+    // Written while an order is paused, resumed or closed; read while a run of one that starts units becomes durable.
+    moving: Arc<tokio::sync::RwLock<()>>,
     // Held while the books of an order are made, which reads much.
     reconciling: Arc<tokio::sync::Mutex<()>>,
 }
@@ -213,6 +218,22 @@ struct State {
     closing: Option<OrderId>,
 }
 
+impl State {
+    fn starts_units(&self, order: &OrderId) -> Result<(), OrderError> {
+        let found = self.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
+        let reason = found.reason().to_owned();
+        match found.state() {
+            _ if self.closing.as_ref() == Some(order) => Err(OrderError::Closing(order.clone())),
+            OrderState::Paused => Err(OrderError::Paused { order: order.clone(), reason }),
+            OrderState::Closed => Err(OrderError::Closed { order: order.clone(), reason }),
+            OrderState::Open => Ok(()),
+        }
+    }
+}
+
+/// An order that starts units, and goes on doing so until this is dropped.
+pub struct HeldOpen(#[expect(dead_code, reason = "it is given back when dropped")] OwnedRwLockReadGuard<()>);
+
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
     pub fn new(units: Units, attestations: Attestations, books: Books, lists: &Path) -> Self {
@@ -221,8 +242,8 @@ impl Orders {
         let state = State { orders, lists: lists_read, quarantined, running, closing: None };
         let state = Arc::new(Mutex::new(state));
         let (lists, left) = (lists.into(), Arc::default());
-        let (opening, reconciling) = (Arc::default(), Arc::default());
-        Self { units, attestations, state, lists, left, opening, reconciling }
+        let (opening, moving, reconciling) = (Arc::default(), Arc::default(), Arc::default());
+        Self { units, attestations, state, lists, left, opening, moving, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -336,14 +357,18 @@ impl Orders {
     /// Takes a place in the order for a new run, until the place is dropped or kept.
     pub fn reserve(&self, run: &RunOpened) -> Result<Place, OrderError> {
         let state = self.lock();
-        let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
-        let reason = order.reason().to_owned();
-        match order.state() {
-            _ if state.closing.as_ref() == Some(&run.order) => Err(OrderError::Closing(run.order.clone())),
-            OrderState::Paused => Err(OrderError::Paused { order: run.order.clone(), reason }),
-            OrderState::Closed => Err(OrderError::Closed { order: run.order.clone(), reason }),
-            OrderState::Open => self.place(state, run),
-        }
+        state.starts_units(&run.order)?;
+        self.place(state, run)
+    }
+
+    /// Keeps an order as it is for as long as what comes back is there, if it starts units.
+    ///
+    /// # Errors
+    /// It does not any more: it was moved since the run's place was taken.
+    pub async fn hold_open(&self, order: &OrderId) -> Result<HeldOpen, OrderError> {
+        let held = self.moving.clone().read_owned().await;
+        self.lock().starts_units(order)?;
+        Ok(HeldOpen(held))
     }
 
     /// Takes a place for a run that was begun before, also in an order that starts no more units.

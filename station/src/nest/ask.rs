@@ -56,7 +56,11 @@ impl Keeper {
         };
         let Interlock { demanded, deadline } = self.shared.line.interlock;
         if !demanded {
-            return answer(reply, self.accept(candidate, None).await);
+            let started = match self.shared.orders.hold_open(&candidate.run.order).await {
+                Ok(held) => self.accept(candidate, None, held).await,
+                Err(moved) => Err(moved.into()),
+            };
+            return answer(reply, started);
         }
         match self.question(&candidate) {
             Ok(question) => {
@@ -89,27 +93,38 @@ impl Keeper {
         if reply.is_closed() {
             return self.tell();
         }
-        let run = candidate.run.run;
-        let started = match said {
+        let started = self.decide(candidate, said).await;
+        if started.is_err() {
+            self.tell();
+        }
+        answer(reply, started);
+    }
+
+    /// Starts the unit if it may be, and if its order was not paused while the controller was asked.
+    async fn decide(&mut self, candidate: Candidate, said: Answer) -> Result<RunId, StartError> {
+        let orders = self.shared.orders.clone();
+        let hold = orders.hold_open(&candidate.run.order);
+        match said {
             Answer::Allowed { controller } => {
-                self.accept(candidate, Some(AllowedBy::Controller(controller))).await
+                let held = hold.await?;
+                self.accept(candidate, Some(AllowedBy::Controller(controller)), held).await
             }
             Answer::Refused { controller, reasons } => {
                 Err(self.refuse(&candidate.run, controller, reasons).await)
             }
             Answer::NotServed { controller } => Err(StartError::NotServed { controller }),
-            Answer::Away(away) => match self.shared.line.offline.take() {
-                Ok(allowance) => {
-                    warn!(nest = %self.name, %run, %allowance, reason = away, "started on the offline budget");
-                    self.accept(candidate, Some(AllowedBy::Budget(allowance))).await
-                }
-                Err(exhausted) => Err(StartError::NoLeave { away, exhausted }),
-            },
-        };
-        if started.is_err() {
-            self.tell();
+            Answer::Away(away) => {
+                // Before one of the budget is used.
+                let held = hold.await?;
+                let allowance = match self.shared.line.offline.take() {
+                    Ok(allowance) => allowance,
+                    Err(exhausted) => return Err(StartError::NoLeave { away, exhausted }),
+                };
+                let run = candidate.run.run;
+                warn!(nest = %self.name, %run, %allowance, reason = away, "started on the offline budget");
+                self.accept(candidate, Some(AllowedBy::Budget(allowance)), held).await
+            }
         }
-        answer(reply, started);
     }
 
     /// Breaks the question off: everything is as it was before.

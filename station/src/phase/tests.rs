@@ -12,8 +12,8 @@ use super::*;
 use crate::{
     recipe::template::Values,
     record::{
-        ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, RegistrationAttested, Resumption,
-        RunClosed, RunId, RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
+        AbortAsked, ChipSeen, Findings, Identity, IssuanceAsked, Issued, OrderOpened, RegistrationAttested,
+        Resumption, RunClosed, RunId, RunResumed, StepPassed, StepStarted, UnitDisposed, UnitReleased,
     },
 };
 
@@ -54,7 +54,7 @@ fn closed() -> Record {
     }))
 }
 
-/// Every record of the one run there is, and two that belong to none.
+/// Every record of the one run there is, and some that belong to none, or are no part of its story.
 fn all() -> Vec<Record> {
     let endpoint_name: EndpointName = "sensor-1".parse().unwrap();
     let RunOpened { run, order, serial, .. } = run();
@@ -80,6 +80,14 @@ fn all() -> Vec<Record> {
             account: "acme".to_owned(),
             registered: true,
             statement: "uploaded".to_owned(),
+            time: SystemTime::UNIX_EPOCH,
+        }),
+        Record::AbortAsked(AbortAsked {
+            run,
+            order: order.clone(),
+            serial: serial.clone(),
+            nest: "nest-1".parse().unwrap(),
+            reason: String::new(),
             time: SystemTime::UNIX_EPOCH,
         }),
         Record::UnitDisposed(UnitDisposed {
