@@ -96,13 +96,15 @@ impl station_server::Station for StationService {
             // As the signer will read it.
             quota: None,
         };
-        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(refused)? {
-            let refusal = Refusal::of(ErrorReason::StationNotReady);
-            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
-        }
         let Shared { orders, signer, commands, .. } = &self.shared;
         let account = recipe.provision.connection.account();
         let turn = commands.begin(open.command).await.map_err(refused)?;
+        if !turn.is_again()
+            && let Some(trouble) = preflight::trouble(&self.shared).map_err(refused)?
+        {
+            let refusal = Refusal::of(ErrorReason::StationNotReady);
+            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
+        }
         let order = orders.open(turn, order, open.units, &open.signed, signer, account).await;
         let order = order.map_err(refused)?;
         Ok(Response::new(messages::OpenWorkOrderResponse { work_order: Some(wire::order(&order)) }))

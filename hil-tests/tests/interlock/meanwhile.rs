@@ -2,9 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use factory_hil_tests::mes::temper::{Answers, Temper};
+use anyhow::Context as _;
+use factory_hil_tests::{
+    mes::temper::{Answers, Temper},
+    rig::RECIPE,
+};
 use factory_proto::station::{
-    AbortUnitRequest, ListUnitsRequest, PauseWorkOrderRequest, ResumeWorkOrderRequest, StartUnitResponse,
+    AbortUnitRequest, ListUnitsRequest, OpenWorkOrderRequest, PauseWorkOrderRequest, ResumeWorkOrderRequest,
+    RunPreflightRequest, StartUnitRequest, StartUnitResponse,
 };
 use tokio::{task::JoinHandle, time::timeout};
 use tonic::{Code, Response, Status};
@@ -70,6 +75,56 @@ async fn an_order_that_is_paused_meanwhile_starts_no_unit() -> anyhow::Result<()
     // Its place in the order was given back.
     line.start(1).await?;
     assert_eq!(line.budget().await?.units_left, 0);
+    line.serving.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_order_is_opened_while_no_unit_of_it_could_start() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut line = Line::with(folder.path(), &[("deadline = \"5s\"", "deadline = \"300ms\"")], 10).await?;
+    let opening = |order: &str, command: u128| -> anyhow::Result<OpenWorkOrderRequest> {
+        Ok(OpenWorkOrderRequest {
+            command_id: Uuid::from_u128(command).to_string(),
+            work_order: order.to_owned(),
+            recipe: RECIPE.to_owned(),
+            quantity: 1,
+            signed_order: line.rig.sign_order(order, 1)?,
+            ..OpenWorkOrderRequest::default()
+        })
+    };
+    let [second, third] = [opening("WO-2", 200)?, opening("WO-3", 300)?];
+    let mut station = line.station.clone();
+    let mut preflight = async || -> anyhow::Result<(bool, String)> {
+        let checks = station.run_preflight(RunPreflightRequest {}).await?.into_inner().checks;
+        let found = checks.into_iter().find(|check| check.name == "line").context("it looks at the line")?;
+        Ok((found.ok, found.finding))
+    };
+    line.controller.behave(Temper { answers: Answers::Never, ..Temper::default() });
+    let away = ["no work order is opened: the line has no controller that answers", "load an allowance"];
+    refused(line.start(9).await, Code::FailedPrecondition, &["this station has no offline allowance"]);
+    let answer = line.station.open_work_order(second.clone()).await;
+    refused(answer, Code::FailedPrecondition, &away);
+    let (fine, found) = preflight().await?;
+    assert!(!fine && found.contains("nothing is left of an offline budget"), "{found}");
+
+    let allowance = line.treasury()?.issue(STATION, 1, SystemTime::now(), HOUR)?;
+    line.load(&allowance).await?;
+    let (fine, found) = preflight().await?;
+    assert!(fine && found.contains("1 units may be started on the offline budget"), "{found}");
+    let opened = line.station.open_work_order(second.clone()).await?.into_inner();
+    line.start(1).await?;
+    refused(line.station.open_work_order(third.clone()).await, Code::FailedPrecondition, &away);
+    // What was done is answered as it was.
+    assert_eq!(line.station.open_work_order(second).await?.into_inner(), opened);
+
+    line.controller.behave(Temper::default());
+    timeout(PATIENCE, line.free()).await??;
+    let next = StartUnitRequest { work_order: "WO-2".to_owned(), ..start(2) };
+    line.station.start_unit(next).await?;
+    let (fine, found) = preflight().await?;
+    assert!(fine && found.contains("which answers"), "{found}");
+    line.station.open_work_order(third).await?;
     line.serving.abort();
     Ok(())
 }
