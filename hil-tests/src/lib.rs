@@ -16,3 +16,4 @@ pub mod python;
 pub mod reader;
 pub mod rig;
 pub mod target;
+pub mod work;

@@ -1,7 +1,7 @@
 //! The tag reader that libnfc sees: a PN532 on a pseudo-terminal, with at most one tag in its field.
 //!
 //! [`SimReader`] is served by the binary `sim-reader`, one process a nest. An operator's hands reach it as
-//! [`Request`]s over its control socket; each is answered with a [`Dump`] or nothing.
+//! [`Request`]s over its control socket; each is answered with a [`Dump`] or nothing, `Work` with a time.
 
 pub mod field;
 pub mod frame;
@@ -16,6 +16,7 @@ use std::{collections::VecDeque, time::Duration};
 use data_encoding::HEXUPPER;
 use serde::{Deserialize, Serialize};
 
+use crate::work::Work;
 use field::Field;
 use ntag::{Kind, Tag, TagFaults};
 
@@ -33,6 +34,8 @@ pub enum Request {
     Dump,
     /// Lets the next command go wrong.
     Fault(Fault),
+    /// Asks how long the reader was awake since this was asked last.
+    Work,
 }
 
 /// A tag to lay into the field.
@@ -88,17 +91,26 @@ pub struct Dump {
     pub writes: usize,
 }
 
+/// What there is to say.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Answer {
+    Tag(Option<Dump>),
+    Work(Duration),
+}
+
 impl Request {
     /// Does it, and says what there is to say.
-    fn perform(self, field: &mut Field, faults: &mut VecDeque<Fault>) -> Result<Option<Dump>, String> {
+    fn perform(self, field: &mut Field, faults: &mut VecDeque<Fault>, work: &Work) -> Result<Answer, String> {
         match self {
             Self::Place(placement) => field.place(placement.tag()?),
             Self::Remove => tag(field)?.set_present(false),
             Self::PutBack => tag(field)?.set_present(true),
-            Self::Dump => return tag(field).map(|tag| Some(Dump::of(tag))),
+            Self::Dump => return tag(field).map(|tag| Answer::Tag(Some(Dump::of(tag)))),
             Self::Fault(fault) => faults.push_back(fault),
+            Self::Work => return Ok(Answer::Work(work.take())),
         }
-        Ok(None)
+        Ok(Answer::Tag(None))
     }
 }
 

@@ -7,10 +7,12 @@ mod cobs;
 mod console;
 mod core_debug;
 mod debug_port;
+mod light;
 mod probe_server;
 mod qemu;
 mod request;
 mod rom_table;
+mod silicon;
 mod wire;
 
 use std::{
@@ -30,9 +32,10 @@ use self::{
 pub use self::{
     bus::StuckLow,
     console::DeviceEnd,
+    light::Pace,
     request::{Board, Client, Faults, FlashImage, Request, State},
 };
-use crate::control;
+use crate::{control, work::Work};
 
 /// The board's firmware, as the linker made it.
 pub const FIRMWARE_ELF: &str = env!("FIRMWARE_ELF");
@@ -52,14 +55,16 @@ pub fn serve(dir: &Path, device_program: &Path, ready: impl FnOnce()) -> anyhow:
             _ => {}
         }
     }
+    let work = Work::default();
     let mut nest = Nest {
         dir: dir.to_owned(),
         device_program: device_program.to_owned(),
-        console: Console::open(&dir.join("console"))?,
+        console: Console::open(&dir.join("console"), work.clone())?,
         loaded: None,
         probe_hosts: 0,
+        work: work.clone(),
     };
-    probe_server::serve(&probe_socket, handle.clone())?;
+    probe_server::serve(&probe_socket, handle.clone(), work)?;
     control::serve(&control_socket, move |request: Request| handle.ask(move |nest| nest.obey(request)))?;
     ready();
     for job in inbox {
@@ -101,6 +106,7 @@ struct Nest {
     console: Console,
     loaded: Option<Loaded>,
     probe_hosts: u64,
+    work: Work,
 }
 
 struct Loaded {
@@ -115,6 +121,7 @@ impl Nest {
             Request::Unload => self.unload().map_err(|error| format!("board not unloaded: {error}"))?,
             Request::State => {}
             Request::Flash { length } => return self.look_into_flash(length),
+            Request::Work => return Ok(Answer::Work(self.work.take())),
         }
         let line = self.console.state();
         Ok(Answer::State(State {
@@ -132,7 +139,7 @@ impl Nest {
         if !board.has_plain_serial() {
             return Err(io::Error::other(format!("serial {:?} is not plain", board.serial)));
         }
-        let Board { serial, board_id, faults } = board;
+        let Board { serial, board_id, faults, pace } = board;
         let arguments = faults.device_args.into_iter().map(Into::into).collect();
         let device = DeviceProgram::factory_fresh(&self.device_program, &self.dir, &serial, arguments)?;
         self.console.plug(Some(Wiring { device, garbage: faults.garbage }))?;
@@ -140,6 +147,8 @@ impl Nest {
             rail_3v3_mv: faults.rail_3v3_mv,
             dead_clock: faults.silent,
             log: self.dir.join("qemu.log"),
+            pace,
+            work: self.work.clone(),
         };
         let chip = Chip::power_up(circuit, self.console.clone())?;
         let bus = Bus::new(CoreDebug::new(chip), board_id, faults.stuck_low);

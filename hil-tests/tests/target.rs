@@ -3,10 +3,13 @@
 #[path = "target/bench.rs"]
 mod bench;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use bench::{Bench, attach, attach_as, erased_but_for, firmware_image, flash_firmware};
-use factory_hil_tests::target::{Board, DeviceEnd, FIRMWARE_HEX, Faults, StuckLow};
+use factory_hil_tests::target::{Board, DeviceEnd, FIRMWARE_HEX, Faults, Pace, StuckLow};
 use probe_rs::{
     MemoryInterface,
     config::Registry,
@@ -17,23 +20,43 @@ const ECHO: &str = "#!/bin/sh\nexec cat\n";
 
 #[test]
 fn a_board_is_flashed_boots_tests_itself_and_hands_its_line_to_the_device_program() {
+    check(None);
+}
+
+#[test]
+fn a_light_board_does_the_same_and_takes_its_time() {
+    let ms = Duration::from_millis;
+    let pace = Pace { erase: ms(20), write: Duration::from_micros(20), boot: ms(300), self_test: ms(200) };
+    let begun = Instant::now();
+    let work = check(Some(pace));
+    assert!(pace.self_test <= work && work < begun.elapsed() - pace.boot, "{work:?}");
+}
+
+/// Gives how long the nest was at work from its self-test on.
+fn check(pace: Option<Pace>) -> Duration {
     // It answers one line, then ends.
     let bench = Bench::new("#!/bin/sh\nread line\necho \"device $* heard $line\"\nexit 3\n");
     let mut board = Board::new("SN-1", 7);
     board.faults.device_args = vec!["--mute".into()];
+    board.pace = pace;
     let state = bench.nest.load(board).unwrap();
     assert_eq!((state.loaded.as_deref(), state.firmware), (Some("SN-1"), None));
 
     let mut session = attach(&bench.selector()).unwrap();
-    flash_firmware(&mut session, FlashProgress::empty()).unwrap();
+    let pace = pace.unwrap_or_default();
     let image = firmware_image();
+    let begun = Instant::now();
+    flash_firmware(&mut session, FlashProgress::empty()).unwrap();
+    assert!(begun.elapsed() >= pace.erase + pace.write * (image.len() as u32 / 4));
     assert_eq!(bench.nest.flash(0x1_0000).unwrap(), erased_but_for(&image, 0x1_0000));
     let mut core = session.core(0).unwrap();
     assert_eq!(core.read_word_32(0x1000_0060).unwrap(), 0xA000_0007);
     let mut console = bench.console();
+    let begun = Instant::now();
     core.reset().unwrap();
 
     let boot = console.line();
+    assert!(begun.elapsed() >= pace.boot);
     assert!(
         boot.starts_with("boot hilfw 1.0.0 id ") && boot.len() == "boot hilfw 1.0.0 id ".len() + 16,
         "{boot}"
@@ -44,6 +67,9 @@ fn a_board_is_flashed_boots_tests_itself_and_hands_its_line_to_the_device_progra
     assert_eq!(console.ask("provision"), "error run selftest first");
     assert_eq!(console.ask("reboot"), "error unknown command");
     assert_eq!(console.ask(&"x".repeat(400)), "error line too long");
+    drop(core);
+    drop(session);
+    let _ = bench.nest.work().unwrap();
     assert_eq!(console.ask("selftest"), "measure rail-3v3 3301mV");
     for expected in [
         "measure rail-1v8 1799mV",
@@ -63,6 +89,7 @@ fn a_board_is_flashed_boots_tests_itself_and_hands_its_line_to_the_device_progra
     bench.await_state(|state| !state.fcc_running);
     assert_eq!(bench.nest.state().unwrap().device_end, Some(DeviceEnd::Exited(3)));
     assert_eq!(console.ask("are you back"), "error unknown command");
+    bench.nest.work().unwrap()
 }
 
 #[test]
@@ -97,7 +124,7 @@ fn each_board_is_new_and_measures_its_own_rail() {
     let bench = Bench::new(ECHO);
     for (id, rail) in [(1, 3301), (2, 2750)] {
         let faults = Faults { rail_3v3_mv: rail, ..Faults::default() };
-        bench.nest.load(Board { serial: format!("SN-{id}"), board_id: id, faults }).unwrap();
+        bench.nest.load(Board { faults, ..Board::new(format!("SN-{id}"), id) }).unwrap();
         assert_eq!(bench.nest.flash(0x400).unwrap(), [0xff; 0x400]);
         let mut session = attach(&bench.selector()).unwrap();
         assert_eq!(session.core(0).unwrap().read_word_32(0x1000_0060).unwrap(), 0xA000_0000 + id);

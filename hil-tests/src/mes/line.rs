@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -20,7 +21,7 @@ use crate::{
     control,
     reader::{self, Dump, Placement, ntag},
     rig::{RECIPE, Rig},
-    target::{self, Board, Faults},
+    target::{self, Board, Faults, Pace},
 };
 
 /// A board with its tag, as it comes from the assembly line.
@@ -34,12 +35,20 @@ pub struct Assembly {
     pub faults: Faults,
     /// Whether somebody locked its tag.
     pub tag_locked: bool,
+    /// Its chip is a light one, and takes this long for things.
+    pub pace: Option<Pace>,
 }
 
 impl Assembly {
     /// A sound board.
     pub fn sound(number: u32) -> Self {
-        Self { serial: format!("SN{number:04}"), number, faults: Faults::default(), tag_locked: false }
+        Self {
+            serial: format!("SN{number:04}"),
+            number,
+            faults: Faults::default(),
+            tag_locked: false,
+            pace: None,
+        }
     }
 
     /// A board whose device misbehaves: a scenario, TOML, as `sim-device --help` tells it.
@@ -140,6 +149,7 @@ pub fn lay(rig: &Rig, nest: &str, board: &Assembly) -> anyhow::Result<()> {
         serial: board.serial.clone(),
         board_id: board.number,
         faults: board.faults.clone(),
+        pace: board.pace,
     })?;
     let tag = reader::Request::Place(board.tag());
     control::call::<_, Option<Dump>>(&folder.join("tag/control.sock"), &tag)?;
@@ -156,6 +166,13 @@ pub fn take_out(rig: &Rig, nest: &str, serial: &str) -> anyhow::Result<()> {
     control::call::<_, Option<Dump>>(&control, &reader::Request::Remove)?;
     target::Client::new(&folder).unload()?;
     Ok(())
+}
+
+/// How long a nest's simulators were at work since this was asked last.
+pub fn work(rig: &Rig, nest: &str) -> anyhow::Result<Duration> {
+    let folder = rig.nest(nest);
+    let reader: Duration = control::call(&folder.join("tag/control.sock"), &reader::Request::Work)?;
+    Ok(target::Client::new(&folder).work()? + reader)
 }
 
 /// Makes one unit in one nest, and gives its result.

@@ -11,19 +11,24 @@ use std::{
 };
 
 use super::{
-    Dump, Fault, Request, WireFault,
+    Answer, Fault, Request, WireFault,
     field::Field,
     frame::{self, Decoder, HostFrame},
     pn532::{POWER_DOWN, Pn532, Reply},
 };
-use crate::{control, moment::simulator::Moments, pty::Pty};
+use crate::{
+    control,
+    moment::simulator::Moments,
+    pty::Pty,
+    work::{AtWork, Work},
+};
 
 // The line wakes a sleeping chip with its fifth rising edge (UM0701-02, section 3.1.3.2).
 const EDGES_TO_WAKE: u32 = 5;
 
 enum Event {
     Host(Vec<u8>),
-    Asked(Request, Sender<Result<Option<Dump>, String>>),
+    Asked(Request, Sender<Result<Answer, String>>),
 }
 
 /// A PN532 that serves a port and a control socket.
@@ -40,6 +45,9 @@ pub struct SimReader {
     search: Option<(u8, Vec<u8>)>,
     faults: VecDeque<Fault>,
     moments: Moments,
+    work: Work,
+    /// While it is awake.
+    awake: Option<AtWork>,
 }
 
 /// The moment after a write to the tag's memory, before the host hears of it.
@@ -73,6 +81,8 @@ impl SimReader {
             search: None,
             faults: VecDeque::new(),
             moments,
+            work: Work::default(),
+            awake: None,
         })
     }
 
@@ -82,7 +92,7 @@ impl SimReader {
             match event {
                 Event::Host(bytes) => self.hear(&bytes)?,
                 Event::Asked(request, answer) => {
-                    let done = request.perform(&mut self.field, &mut self.faults);
+                    let done = request.perform(&mut self.field, &mut self.faults, &self.work);
                     self.search_again()?;
                     // Whoever asked may have gone.
                     let _ = answer.send(done);
@@ -97,6 +107,7 @@ impl SimReader {
         for byte in bytes {
             if self.edges_to_wake > 0 {
                 // This byte wakes, and is lost.
+                self.awake.get_or_insert_with(|| self.work.begin());
                 self.edges_to_wake = self.edges_to_wake.saturating_sub(rising_edges(*byte));
                 continue;
             }
@@ -126,6 +137,7 @@ impl SimReader {
         self.reply(code, parameters)?;
         if code == POWER_DOWN {
             self.edges_to_wake = EDGES_TO_WAKE;
+            self.awake = None;
         }
         Ok(())
     }

@@ -1,12 +1,15 @@
 //! One nRF51822 on its board: QEMU, and what QEMU lacks of the silicon. It is erased when new, its UICR
 //! survives a reset, lockup does not kill it, and its supply can be measured at its pins.
 
-use std::{collections::BTreeSet, io, ops::Range, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io, ops::Range, os::unix::net::UnixStream, path::PathBuf, time::Duration};
 
 use super::{
     console::Console,
-    qemu::{PC, Qemu, Qtest, XPSR},
+    light::{Light, Pace},
+    qemu::Qemu,
+    silicon::{PC, Silicon, XPSR},
 };
+use crate::work::Work;
 
 /// Code memory.
 pub const FLASH: Range<u32> = 0..0x4_0000;
@@ -30,7 +33,7 @@ const FLASH_PAGE: usize = 0x400;
 const RESET_PATIENCE: usize = 10_000;
 
 /// What a board is made of.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Circuit {
     /// What the ADC reads on the 3.3 V rail, in millivolts.
     pub rail_3v3_mv: u16,
@@ -38,11 +41,31 @@ pub struct Circuit {
     pub dead_clock: bool,
     /// Where QEMU complains.
     pub log: PathBuf,
+    /// It is no QEMU, but a light chip of this pace.
+    pub pace: Option<Pace>,
+    /// Counts how long a light chip works.
+    pub work: Work,
+}
+
+impl Circuit {
+    /// Powers one; the second value is the far end of its UART.
+    fn silicon(&self) -> io::Result<(Box<dyn Silicon>, UnixStream)> {
+        Ok(match self.pace {
+            None => {
+                let (qemu, uart) = Qemu::start(&self.log)?;
+                (Box::new(qemu), uart)
+            }
+            Some(pace) => {
+                let (light, uart) = Light::start(pace, self.work.clone())?;
+                (Box::new(light), uart)
+            }
+        })
+    }
 }
 
 /// The chip. Its core is halted until it is run.
 pub struct Chip {
-    qemu: Qemu,
+    silicon: Box<dyn Silicon>,
     circuit: Circuit,
     console: Console,
     flash_changed: bool,
@@ -58,33 +81,33 @@ struct Kept {
 impl Chip {
     /// Puts a chip fresh from the fab on the board; its UART is wired to `console`.
     pub fn power_up(circuit: Circuit, console: Console) -> io::Result<Self> {
-        let (qemu, uart) = Qemu::start(&circuit.log)?;
+        let (silicon, uart) = circuit.silicon()?;
         console.connect(uart)?;
-        let mut chip = Self { qemu, circuit, console, flash_changed: false, kept: None };
+        let mut chip = Self { silicon, circuit, console, flash_changed: false, kept: None };
         chip.erase()?;
         chip.drive_adc()?;
         Ok(chip)
     }
 
     /// The bus, for accesses that leave flash as it is.
-    pub fn memory(&mut self) -> &mut Qtest {
-        &mut self.qemu.qtest
+    pub fn memory(&mut self) -> &mut dyn Silicon {
+        &mut *self.silicon
     }
 
     /// The bus, for accesses that may change flash.
-    pub fn flash_memory(&mut self) -> &mut Qtest {
+    pub fn flash_memory(&mut self) -> &mut dyn Silicon {
         self.flash_changed = true;
-        &mut self.qemu.qtest
+        &mut *self.silicon
     }
 
     /// Reads a register of the halted core, by QEMU's number.
     pub fn read_register(&mut self, number: u32) -> io::Result<u32> {
-        self.qemu.gdb.read_register(number)
+        self.silicon.read_register(number)
     }
 
     /// Writes a register of the halted core, by QEMU's number.
     pub fn write_register(&mut self, number: u32, value: u32) -> io::Result<()> {
-        self.qemu.gdb.write_register(number, value)
+        self.silicon.write_register(number, value)
     }
 
     /// The instruction at `address`, when there is memory.
@@ -119,22 +142,22 @@ impl Chip {
         }
         // What runs in RAM may program flash.
         self.flash_changed |= supervised;
-        self.qemu.gdb.run(breakpoints)
+        self.silicon.run(breakpoints)
     }
 
     /// Executes one instruction.
     pub fn step(&mut self) -> io::Result<()> {
-        self.qemu.gdb.step()
+        self.silicon.step()
     }
 
     /// Stops the core if it runs.
     pub fn halt(&mut self) -> io::Result<()> {
-        self.qemu.gdb.halt()
+        self.silicon.halt()
     }
 
     /// Waits for a running core to stop by itself; true when it did.
     pub fn stopped_within(&mut self, patience: Duration) -> io::Result<bool> {
-        self.qemu.gdb.stopped_within(patience)
+        self.silicon.stopped_within(patience)
     }
 
     /// Resets the halted chip; its core then waits at the reset vector.
@@ -148,7 +171,7 @@ impl Chip {
         while self.memory().read_word(NVMC_CONFIG)? != NVMC_READ_ONLY {
             looks += 1;
             if looks == RESET_PATIENCE {
-                return Err(io::Error::other("qemu did not carry out a reset"));
+                return Err(io::Error::other("the chip did not carry out a reset"));
             }
         }
         self.memory().write_block(UICR.start, &uicr)?;
@@ -158,13 +181,13 @@ impl Chip {
 
     /// Replaces an emulator that died of a lockup by one with the same flash.
     pub fn revive(&mut self) -> io::Result<()> {
-        let (qemu, uart) = Qemu::start(&self.circuit.log)?;
-        self.qemu = qemu;
+        let (silicon, uart) = self.circuit.silicon()?;
+        self.silicon = silicon;
         self.console.connect(uart)?;
         self.erase()?;
         self.drive_adc()?;
         let Some(kept) = &self.kept else { return Ok(()) };
-        let memory = &mut self.qemu.qtest;
+        let memory = &mut *self.silicon;
         memory.write_word(NVMC_CONFIG, NVMC_WRITE_ENABLED)?;
         for (page, address) in kept.flash.chunks(FLASH_PAGE).zip((FLASH.start..).step_by(FLASH_PAGE)) {
             if page.iter().any(|byte| *byte != 0xff) {

@@ -24,7 +24,10 @@ use nix::{
 
 pub use self::device_program::{DeviceEnd, DeviceProgram};
 use self::watch::{Event, Watch};
-use crate::pty::Pty;
+use crate::{
+    pty::Pty,
+    work::{AtWork, Work},
+};
 
 /// A handle on the line; all clones are the same line.
 #[derive(Clone)]
@@ -34,6 +37,7 @@ struct Shared {
     port: Pty,
     link: PathBuf,
     line: Mutex<Line>,
+    work: Work,
 }
 
 /// What a board brings to the line.
@@ -63,6 +67,8 @@ struct Line {
     epoch: u64,
     watch: Watch,
     device: Option<device_program::Running>,
+    starting: Option<AtWork>,
+    answering: Option<AtWork>,
     state: LineState,
 }
 
@@ -72,12 +78,13 @@ const UART_PATIENCE: Duration = Duration::from_millis(20);
 const GARBAGE_PER_BYTE: usize = 600;
 
 impl Console {
-    /// Opens the pseudo-terminal and links it at `link`; nothing is connected to it yet.
-    pub fn open(link: &Path) -> io::Result<Self> {
+    /// Opens the pseudo-terminal and links it at `link`; nothing is connected to it yet. `work` counts how long the
+    /// device program starts and answers.
+    pub fn open(link: &Path, work: Work) -> io::Result<Self> {
         let port = Pty::open(link)?;
         // Whoever writes to a serial line does not wait for its reader; what does not fit is lost.
         fcntl(&port.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let console = Self(Arc::new(Shared { port, link: link.to_owned(), line: Mutex::default() }));
+        let console = Self(Arc::new(Shared { port, link: link.to_owned(), line: Mutex::default(), work }));
         let reader = console.clone();
         thread::spawn(move || reader.carry_from_port());
         Ok(console)
@@ -129,7 +136,7 @@ impl Console {
                 .map_err(io::Error::from)
                 .and_then(|_| (&*master).read(&mut chunk))
             {
-                Ok(count) => self.line().hear(&chunk[..count]),
+                Ok(count) => self.line().hear(&chunk[..count], &self.0.work),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return tracing::error!(%error, "the console is gone"),
@@ -172,6 +179,7 @@ impl Console {
             return;
         }
         let Some(wiring) = &line.wiring else { return };
+        line.starting = Some(self.0.work.begin());
         let console = self.clone();
         match wiring.device.start(move |output, identity| console.carry_from_device(output, identity, epoch))
         {
@@ -183,17 +191,21 @@ impl Console {
     fn carry_from_device(&self, mut output: UnixStream, identity: device_program::Identity, epoch: u64) {
         let mut chunk = [0; 4096];
         while let Ok(count @ 1..) = output.read(&mut chunk) {
-            let line = self.line();
+            let mut line = self.line();
             if !line.is_device(identity, epoch) {
                 return;
             }
             self.say(&line.mangle(&chunk[..count]));
+            // What it says first is its banner.
+            let done = line.starting.take().or_else(|| line.answering.take());
+            drop(done);
         }
         identity.await_end();
         let mut line = self.line();
         if line.is_device(identity, epoch)
             && let Some(device) = line.device.take()
         {
+            line.answering = None;
             line.state.device_end = Some(device.end());
         }
     }
@@ -212,6 +224,7 @@ impl Line {
     fn chip_restarts(&mut self) {
         self.watch = Watch::default();
         self.state.firmware = None;
+        (self.starting, self.answering) = (None, None);
         if self.device.take().is_some() {
             self.state.device_end = Some(DeviceEnd::Killed);
         }
@@ -221,7 +234,10 @@ impl Line {
         self.epoch == epoch && self.device.as_ref().is_some_and(|device| device.identity() == identity)
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
+    fn hear(&mut self, bytes: &[u8], work: &Work) {
+        if self.device.is_some() {
+            self.answering.get_or_insert_with(|| work.begin());
+        }
         let listener = match (&mut self.device, &mut self.uart) {
             (Some(device), _) => Some(device.line()),
             (None, uart) => uart.as_mut(),

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, io, mem, time::Duration};
 
 use super::{
     chip::{Chip, RAM},
-    qemu::{LR, PC, SP, XPSR},
     rom_table,
+    silicon::{LR, PC, SP, XPSR},
 };
 
 /// The core under its debugger.

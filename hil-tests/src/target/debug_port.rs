@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{bus::Bus, chip::FLASH, qemu::Qemu, wire::Wire};
+use super::{bus::Bus, chip::FLASH, silicon::is_gone, wire::Wire};
 
 /// Why a transfer was not acknowledged with OK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl DebugPort {
     /// The emulator may die of its firmware at any moment; a chip does not.
     fn outliving_lockup<T>(&mut self, access: impl Fn(&mut Self) -> io::Result<T>) -> io::Result<T> {
         match access(self) {
-            Err(error) if Qemu::is_gone(&error) => {
+            Err(error) if is_gone(&error) => {
                 self.bus.core.lock_up(&error)?;
                 access(self)
             }

@@ -16,6 +16,7 @@ use super::{
     NestHandle, cobs,
     debug_port::{DebugPort, Nack},
 };
+use crate::work::Work;
 
 const IDENTIFIER: &[u8] = b"probe-rs,v01";
 const REFERENCE_CLOCK_HZ: u32 = 48_000_000;
@@ -24,11 +25,13 @@ const ACK_FAULT: u8 = 0x14;
 const DATA: u8 = 0x01;
 const NO_ACK: u8 = 0x20;
 
-/// Serves the probe of `nest` at `path`, one host at a time, for as long as the process lives.
-pub fn serve(path: &Path, nest: NestHandle) -> io::Result<()> {
+/// Serves the probe of `nest` at `path`, one host at a time, for as long as the process lives. It is at work while
+/// there is a host.
+pub fn serve(path: &Path, nest: NestHandle, work: Work) -> io::Result<()> {
     let listener = UnixListener::bind(path)?;
     thread::spawn(move || {
         for host in listener.incoming().filter_map(Result::ok) {
+            let _at_work = work.begin();
             nest.ask(|nest| nest.probe_hosts += 1);
             // A host may be killed at any moment; the next one finds a probe that knows nothing of it.
             if let Err(error) = Probe::new(nest.clone()).converse(host) {

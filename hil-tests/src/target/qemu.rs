@@ -6,34 +6,29 @@ mod gdb;
 mod qtest;
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
-pub use gdb::{Gdb, LR, PC, SP, XPSR};
-pub use qtest::Qtest;
+use gdb::Gdb;
+use qtest::Qtest;
 
+use super::silicon::Silicon;
 use crate::child::Child;
 
 /// The emulator, its core halted at the reset vector until told to run.
 pub struct Qemu {
-    /// Runs and halts the core.
-    pub gdb: Gdb,
-    /// Reads and writes the bus.
-    pub qtest: Qtest,
+    gdb: Gdb,
+    qtest: Qtest,
     _process: Child,
 }
 
 impl Qemu {
-    /// Whether `error`, from any of its sockets, means that it died.
-    pub fn is_gone(error: &io::Error) -> bool {
-        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
-    }
-
     /// Starts the emulator. The second value is the far end of its UART; what QEMU itself has to say goes to `log`.
     pub fn start(log: &Path) -> io::Result<(Self, UnixStream)> {
         let (gdb, gdb_there) = UnixStream::pair()?;
@@ -62,5 +57,51 @@ impl Qemu {
         drop((gdb_there, qtest_there, uart_there));
 
         Ok((Self { gdb: Gdb::open(gdb)?, qtest: Qtest::new(qtest)?, _process: process }, uart))
+    }
+}
+
+impl Silicon for Qemu {
+    fn read_word(&mut self, address: u32) -> io::Result<u32> {
+        self.qtest.read_word(address)
+    }
+
+    fn write(&mut self, address: u32, size: u32, value: u32) -> io::Result<()> {
+        self.qtest.write(address, size, value)
+    }
+
+    fn read_block(&mut self, address: u32, length: usize) -> io::Result<Vec<u8>> {
+        self.qtest.read_block(address, length)
+    }
+
+    fn write_block(&mut self, address: u32, bytes: &[u8]) -> io::Result<()> {
+        self.qtest.write_block(address, bytes)
+    }
+
+    fn drive_pin(&mut self, pin: u32, high: bool) -> io::Result<()> {
+        self.qtest.drive_pin(pin, high)
+    }
+
+    fn read_register(&mut self, number: u32) -> io::Result<u32> {
+        self.gdb.read_register(number)
+    }
+
+    fn write_register(&mut self, number: u32, value: u32) -> io::Result<()> {
+        self.gdb.write_register(number, value)
+    }
+
+    fn run(&mut self, breakpoints: BTreeSet<u32>) -> io::Result<()> {
+        self.gdb.run(breakpoints)
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        self.gdb.step()
+    }
+
+    fn stopped_within(&mut self, patience: Duration) -> io::Result<bool> {
+        self.gdb.stopped_within(patience)
+    }
+
+    fn halt(&mut self) -> io::Result<()> {
+        self.gdb.halt()
     }
 }

@@ -1,14 +1,17 @@
 //! What the rig may ask of a nest, and the answers, as they stand on the control socket.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use super::{bus::StuckLow, console::DeviceEnd};
+use super::{bus::StuckLow, console::DeviceEnd, light::Pace};
 use crate::control;
 
-/// What the operator's hands do. All but `Flash` are answered with the [`State`] after it.
+/// What the operator's hands do. All but `Flash` and `Work` are answered with the [`State`] after it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
@@ -23,6 +26,9 @@ pub enum Request {
         /// How many, at least one.
         length: u32,
     },
+    /// Answered with how long the nest was at work since this was asked last: while somebody has its probe, a light
+    /// chip's core or parts work, or the device program starts or has a message.
+    Work,
 }
 
 /// A board from the assembly line.
@@ -36,6 +42,9 @@ pub struct Board {
     /// What is wrong with it.
     #[serde(default)]
     pub faults: Faults,
+    /// Its chip is no QEMU but a light one, and takes this long for things.
+    #[serde(default)]
+    pub pace: Option<Pace>,
 }
 
 /// What may be wrong with a board or its contacts. By default nothing is.
@@ -82,12 +91,13 @@ pub struct FlashImage(String);
 pub(super) enum Answer {
     State(State),
     Flash(FlashImage),
+    Work(Duration),
 }
 
 impl Board {
     /// A board without a fault.
     pub fn new(serial: impl Into<String>, board_id: u32) -> Self {
-        Self { serial: serial.into(), board_id, faults: Faults::default() }
+        Self { serial: serial.into(), board_id, faults: Faults::default(), pace: None }
     }
 
     pub(super) fn has_plain_serial(&self) -> bool {
@@ -145,6 +155,11 @@ impl Client {
     /// Looks.
     pub fn state(&self) -> anyhow::Result<State> {
         control::call(&self.socket, &Request::State)
+    }
+
+    /// How long the nest was at work since this was asked last.
+    pub fn work(&self) -> anyhow::Result<Duration> {
+        control::call(&self.socket, &Request::Work)
     }
 
     /// X-rays the first `length` bytes of flash.

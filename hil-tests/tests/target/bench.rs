@@ -69,7 +69,7 @@ impl Bench {
 
     pub fn with_board(device_program: &str, faults: Faults) -> Self {
         let bench = Self::new(device_program);
-        bench.nest.load(Board { serial: "SN-1".into(), board_id: 1, faults }).unwrap();
+        bench.nest.load(Board { faults, ..Board::new("SN-1", 1) }).unwrap();
         bench
     }
 

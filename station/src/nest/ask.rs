@@ -3,6 +3,7 @@
 
 use std::{mem, pin::Pin, sync::Arc, time::SystemTime};
 
+use factory_proto::ids::OrderId;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -32,6 +33,7 @@ pub(super) struct Candidate {
 /// The question, while it has no answer. Dropped, it is broken off.
 pub(super) struct Asking {
     pub candidate: Candidate,
+    order: OrderId,
     rig: Box<Rig>,
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
     reply: Reply,
@@ -55,19 +57,21 @@ impl Keeper {
             Err(error) => return answer(reply, Err(error)),
         };
         let Interlock { demanded, deadline } = self.shared.line.interlock;
-        if !demanded {
-            let started = match self.shared.orders.hold_open(&candidate.run.order).await {
+        let Some(order) = candidate.run.order.clone().filter(|_| demanded) else {
+            // Nor is anybody asked about a golden unit: it is the station's own, and of no order.
+            let started = match self.shared.orders.hold_open(candidate.run.order.as_ref()).await {
                 Ok(held) => self.accept(candidate, None, held).await,
                 Err(moved) => Err(moved.into()),
             };
             return answer(reply, started);
-        }
+        };
         match self.question(&candidate) {
             Ok(question) => {
                 let ask = interlock::ask(self.shared.line.controllers.clone(), deadline, question);
                 self.state = match mem::replace(&mut self.state, State::OutOfOrder(None)) {
                     State::Free(rig) => {
-                        State::Asking(Box::new(Asking { candidate, rig, answer: Box::pin(ask), reply }))
+                        let answer = Box::pin(ask);
+                        State::Asking(Box::new(Asking { candidate, order, rig, answer, reply }))
                     }
                     other => other,
                 };
@@ -89,11 +93,11 @@ impl Keeper {
 
     /// The controller has answered, or does not.
     pub(super) async fn answered(&mut self, said: Answer) {
-        let Some((candidate, reply)) = self.stop_asking() else { return };
+        let Some((candidate, order, reply)) = self.stop_asking() else { return };
         if reply.is_closed() {
             return self.tell();
         }
-        let started = self.decide(candidate, said).await;
+        let started = self.decide(candidate, order, said).await;
         if started.is_err() {
             self.tell();
         }
@@ -101,21 +105,24 @@ impl Keeper {
     }
 
     /// Starts the unit if it may be, and if its order was not paused while the controller was asked.
-    async fn decide(&mut self, candidate: Candidate, said: Answer) -> Result<RunId, StartError> {
-        let orders = self.shared.orders.clone();
-        let hold = orders.hold_open(&candidate.run.order);
+    async fn decide(
+        &mut self,
+        candidate: Candidate,
+        order: OrderId,
+        said: Answer,
+    ) -> Result<RunId, StartError> {
         match said {
             Answer::Allowed { controller } => {
-                let held = hold.await?;
+                let held = self.shared.orders.hold_open(Some(&order)).await?;
                 self.accept(candidate, Some(AllowedBy::Controller(controller)), held).await
             }
             Answer::Refused { controller, reasons } => {
-                Err(self.refuse(&candidate.run, controller, reasons).await)
+                Err(self.refuse(&candidate.run, order, controller, reasons).await)
             }
             Answer::NotServed { controller } => Err(StartError::NotServed { controller }),
             Answer::Away(away) => {
                 // Before one of the budget is used.
-                let held = hold.await?;
+                let held = self.shared.orders.hold_open(Some(&order)).await?;
                 let allowance = match self.shared.line.offline.take() {
                     Ok(allowance) => allowance,
                     Err(exhausted) => return Err(StartError::NoLeave { away, exhausted }),
@@ -129,7 +136,7 @@ impl Keeper {
 
     /// Breaks the question off: everything is as it was before.
     pub(super) fn break_off(&mut self, reason: StartError) {
-        if let Some((candidate, reply)) = self.stop_asking() {
+        if let Some((candidate, _, reply)) = self.stop_asking() {
             info!(nest = %self.name, run = %candidate.run.run, "the question whether a unit may start was broken off");
             self.tell();
             answer(reply, Err(reason));
@@ -137,12 +144,12 @@ impl Keeper {
     }
 
     /// The nest is free again; the question is dropped.
-    fn stop_asking(&mut self) -> Option<(Candidate, Reply)> {
+    fn stop_asking(&mut self) -> Option<(Candidate, OrderId, Reply)> {
         match mem::replace(&mut self.state, State::OutOfOrder(None)) {
             State::Asking(asking) => {
-                let Asking { candidate, rig, reply, .. } = *asking;
+                let Asking { candidate, order, rig, reply, .. } = *asking;
                 self.state = State::Free(rig);
-                Some((candidate, reply))
+                Some((candidate, order, reply))
             }
             other => {
                 self.state = other;
@@ -152,10 +159,16 @@ impl Keeper {
     }
 
     /// Makes durable that the controller did not let a unit start, and tells everybody.
-    async fn refuse(&mut self, run: &RunOpened, controller: String, reasons: Vec<String>) -> StartError {
+    async fn refuse(
+        &mut self,
+        run: &RunOpened,
+        order: OrderId,
+        controller: String,
+        reasons: Vec<String>,
+    ) -> StartError {
         let refused = UnitRefused {
             run: run.run,
-            order: run.order.clone(),
+            order,
             serial: run.serial.clone(),
             nest: run.nest.clone(),
             time: SystemTime::now(),

@@ -209,7 +209,7 @@ impl Watcher {
                 nest: Some(asked.nest.clone()),
                 run: Some(asked.run),
                 serial: Some(asked.serial.clone()),
-                order: Some(asked.order.clone()),
+                order: asked.order.clone(),
             }),
             Record::OrderMoved(moved) => Ok(About { order: Some(moved.order.clone()), ..About::default() }),
             Record::NestCommanded(it) => Ok(About { nest: Some(it.nest.clone()), ..About::default() }),

@@ -56,13 +56,14 @@ impl House for Reception {
 fn result() -> [Record; 2] {
     let opened = RunOpened {
         run: RunId::of_command(Uuid::nil()),
-        order: "WO-1".parse().unwrap(),
+        order: Some("WO-1".parse().unwrap()),
         serial: "SN0001".parse().unwrap(),
         nest: "nest-1".parse().unwrap(),
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
         allowed: None,
+        golden: None,
     };
     let closed = RunClosed {
         opened: opened.clone(),

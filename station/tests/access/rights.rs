@@ -46,8 +46,9 @@ fn the_table_holds_each_method_that_is_served_once_and_no_other() {
 #[test]
 fn the_table_says_what_each_role_is_there_for() {
     // Of what changes something; all look.
-    const OPERATORS: [&str; 8] = [
+    const OPERATORS: [&str; 9] = [
         "StartUnit",
+        "StartGoldenUnit",
         "AbortUnit",
         "AttestRegistration",
         "LoadOfflineBudget",

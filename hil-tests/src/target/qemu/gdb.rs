@@ -9,15 +9,6 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Register numbers of QEMU's stub.
-pub const SP: u32 = 13;
-/// The link register.
-pub const LR: u32 = 14;
-/// The program counter.
-pub const PC: u32 = 15;
-/// The program status register; bit 24 is the Thumb state.
-pub const XPSR: u32 = 25;
-
 /// A step that is not over by now waits for an interrupt: QEMU takes microseconds for any other.
 const STEP_PATIENCE: Duration = Duration::from_millis(20);
 
@@ -71,7 +62,7 @@ impl Gdb {
         Ok(())
     }
 
-    /// Executes one instruction, interrupts masked. A core that sleeps in WFI goes on sleeping.
+    /// Executes one instruction, interrupts masked.
     pub fn step(&mut self) -> io::Result<()> {
         self.send("s")?;
         self.running = true;

@@ -39,11 +39,6 @@ impl Qtest {
         self.ask(&format!("write{width} {address:#x} {value:#x}\n")).map(drop)
     }
 
-    /// Writes a word.
-    pub fn write_word(&mut self, address: u32, value: u32) -> io::Result<()> {
-        self.write(address, 4, value)
-    }
-
     /// Reads `length` bytes; `length` is not zero.
     pub fn read_block(&mut self, address: u32, length: usize) -> io::Result<Vec<u8>> {
         let answer = self.ask(&format!("read {address:#x} {length:#x}\n"))?;
