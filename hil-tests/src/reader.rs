@@ -8,6 +8,7 @@ pub mod frame;
 pub mod line;
 pub mod ntag;
 pub mod pn532;
+mod visits;
 
 pub use line::SimReader;
 
@@ -16,9 +17,9 @@ use std::{collections::VecDeque, time::Duration};
 use data_encoding::HEXUPPER;
 use serde::{Deserialize, Serialize};
 
-use crate::work::Work;
 use field::Field;
 use ntag::{Kind, Tag, TagFaults};
+use visits::Visits;
 
 /// What an operator, or fate, does to a reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub enum Request {
     Dump,
     /// Lets the next command go wrong.
     Fault(Fault),
-    /// Asks how long the reader was awake since this was asked last.
+    /// Asks how long hosts had the reader since this was asked last.
     Work,
 }
 
@@ -101,14 +102,19 @@ enum Answer {
 
 impl Request {
     /// Does it, and says what there is to say.
-    fn perform(self, field: &mut Field, faults: &mut VecDeque<Fault>, work: &Work) -> Result<Answer, String> {
+    fn perform(
+        self,
+        field: &mut Field,
+        faults: &mut VecDeque<Fault>,
+        visits: &mut Visits,
+    ) -> Result<Answer, String> {
         match self {
             Self::Place(placement) => field.place(placement.tag()?),
             Self::Remove => tag(field)?.set_present(false),
             Self::PutBack => tag(field)?.set_present(true),
             Self::Dump => return tag(field).map(|tag| Answer::Tag(Some(Dump::of(tag)))),
             Self::Fault(fault) => faults.push_back(fault),
-            Self::Work => return Ok(Answer::Work(work.take())),
+            Self::Work => return Ok(Answer::Work(visits.take())),
         }
         Ok(Answer::Tag(None))
     }

@@ -15,13 +15,9 @@ use super::{
     field::Field,
     frame::{self, Decoder, HostFrame},
     pn532::{POWER_DOWN, Pn532, Reply},
+    visits::Visits,
 };
-use crate::{
-    control,
-    moment::simulator::Moments,
-    pty::Pty,
-    work::{AtWork, Work},
-};
+use crate::{control, moment::simulator::Moments, pty::Pty};
 
 // The line wakes a sleeping chip with its fifth rising edge (UM0701-02, section 3.1.3.2).
 const EDGES_TO_WAKE: u32 = 5;
@@ -45,9 +41,7 @@ pub struct SimReader {
     search: Option<(u8, Vec<u8>)>,
     faults: VecDeque<Fault>,
     moments: Moments,
-    work: Work,
-    /// While it is awake.
-    awake: Option<AtWork>,
+    visits: Visits,
 }
 
 /// The moment after a write to the tag's memory, before the host hears of it.
@@ -81,8 +75,7 @@ impl SimReader {
             search: None,
             faults: VecDeque::new(),
             moments,
-            work: Work::default(),
-            awake: None,
+            visits: Visits::default(),
         })
     }
 
@@ -90,9 +83,13 @@ impl SimReader {
     pub fn run(mut self) -> io::Result<()> {
         while let Ok(event) = self.events.recv() {
             match event {
-                Event::Host(bytes) => self.hear(&bytes)?,
+                Event::Host(bytes) => {
+                    self.visits.begin();
+                    self.hear(&bytes)?;
+                    self.visits.go_on();
+                }
                 Event::Asked(request, answer) => {
-                    let done = request.perform(&mut self.field, &mut self.faults, &self.work);
+                    let done = request.perform(&mut self.field, &mut self.faults, &mut self.visits);
                     self.search_again()?;
                     // Whoever asked may have gone.
                     let _ = answer.send(done);
@@ -107,7 +104,6 @@ impl SimReader {
         for byte in bytes {
             if self.edges_to_wake > 0 {
                 // This byte wakes, and is lost.
-                self.awake.get_or_insert_with(|| self.work.begin());
                 self.edges_to_wake = self.edges_to_wake.saturating_sub(rising_edges(*byte));
                 continue;
             }
@@ -137,7 +133,6 @@ impl SimReader {
         self.reply(code, parameters)?;
         if code == POWER_DOWN {
             self.edges_to_wake = EDGES_TO_WAKE;
-            self.awake = None;
         }
         Ok(())
     }
