@@ -17,9 +17,9 @@ use std::{collections::VecDeque, time::Duration};
 use data_encoding::HEXUPPER;
 use serde::{Deserialize, Serialize};
 
+use crate::work::Work;
 use field::Field;
 use ntag::{Kind, Tag, TagFaults};
-use visits::Visits;
 
 /// What an operator, or fate, does to a reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub enum Request {
     Dump,
     /// Lets the next command go wrong.
     Fault(Fault),
-    /// Asks how long hosts had the reader since this was asked last.
+    /// Asks how long a host had the reader's port open since this was asked last.
     Work,
 }
 
@@ -106,7 +106,7 @@ impl Request {
         self,
         field: &mut Field,
         faults: &mut VecDeque<Fault>,
-        visits: &mut Visits,
+        visits: &Work,
     ) -> Result<Answer, String> {
         match self {
             Self::Place(placement) => field.place(placement.tag()?),

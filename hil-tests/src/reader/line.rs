@@ -15,9 +15,9 @@ use super::{
     field::Field,
     frame::{self, Decoder, HostFrame},
     pn532::{POWER_DOWN, Pn532, Reply},
-    visits::Visits,
+    visits,
 };
-use crate::{control, moment::simulator::Moments, pty::Pty};
+use crate::{control, moment::simulator::Moments, pty::Pty, work::Work};
 
 // The line wakes a sleeping chip with its fifth rising edge (UM0701-02, section 3.1.3.2).
 const EDGES_TO_WAKE: u32 = 5;
@@ -41,7 +41,8 @@ pub struct SimReader {
     search: Option<(u8, Vec<u8>)>,
     faults: VecDeque<Fault>,
     moments: Moments,
-    visits: Visits,
+    /// While a host has the port open.
+    visits: Work,
 }
 
 /// The moment after a write to the tag's memory, before the host hears of it.
@@ -51,6 +52,7 @@ impl SimReader {
     /// Opens the port `reader` and the socket `control.sock` in `dir`; tells `moments` of each write.
     pub fn open(dir: &Path, moments: Moments) -> io::Result<Self> {
         let pty = Pty::open(&dir.join("reader"))?;
+        let visits = visits::watch(&dir.join("reader"))?;
         let (hand, events) = mpsc::channel();
 
         let (host, line) = (hand.clone(), pty.master.try_clone()?);
@@ -75,7 +77,7 @@ impl SimReader {
             search: None,
             faults: VecDeque::new(),
             moments,
-            visits: Visits::default(),
+            visits,
         })
     }
 
@@ -83,13 +85,9 @@ impl SimReader {
     pub fn run(mut self) -> io::Result<()> {
         while let Ok(event) = self.events.recv() {
             match event {
-                Event::Host(bytes) => {
-                    self.visits.begin();
-                    self.hear(&bytes)?;
-                    self.visits.go_on();
-                }
+                Event::Host(bytes) => self.hear(&bytes)?,
                 Event::Asked(request, answer) => {
-                    let done = request.perform(&mut self.field, &mut self.faults, &mut self.visits);
+                    let done = request.perform(&mut self.field, &mut self.faults, &self.visits);
                     self.search_again()?;
                     // Whoever asked may have gone.
                     let _ = answer.send(done);
