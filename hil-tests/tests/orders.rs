@@ -52,7 +52,7 @@ async fn the_books_are_closed_when_it_was_said_what_became_of_each_unit() -> any
         line::dispose(&mut station, serial, Disposition::Shipped).await
     };
     refused(ship("SN0002", station.clone()).await, Code::FailedPrecondition, "SN0002 has not passed");
-    refused(ship("SN0009", station.clone()).await, Code::NotFound, "has never seen unit SN0009");
+    refused(ship("SN0009", station.clone()).await, Code::NotFound, "has never begun to make unit SN0009");
     let nothing = line::dispose(&mut station, "SN0001", Disposition::Unspecified).await;
     refused(nothing, Code::InvalidArgument, "disposition: is none of shipped, quarantined, scrapped");
     // Without the signer nothing is said that it does not know.

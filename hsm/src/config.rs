@@ -249,7 +249,8 @@ fn tls(tls: &mut Table<'_>) -> Option<TlsFiles> {
     let certificate = tls.required("certificate", path);
     let key = tls.required("key", path);
     let client_ca = tls.required("client-ca", path);
-    Some(TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca? })
+    let client_crl = tls.optional("client-crl", path);
+    Some(TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, client_crl: client_crl? })
 }
 
 fn peer(peer: &mut Table<'_>) -> Option<Entry> {
@@ -458,7 +459,8 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
     fn a_peer_is_known_by_one_thing_and_limited_as_written() {
         let config = parse(&format!(
             "{GOOD}listen = \"127.0.0.1:7443\"\n\
-             tls = {{ certificate = \"tls.pem\", key = \"/etc/tls.key\", client-ca = \"stations.pem\" }}\n\
+             tls = {{ certificate = \"tls.pem\", key = \"/etc/tls.key\", client-ca = \"stations.pem\", \
+             client-crl = \"stations.crl\" }}\n\
              [[peer]]\nname = \"line-1\"\nuid = 4294967294\n\
              [[peer]]\nname = \"line-2\"\nsubject-alternative-name = \"Line-2.example\"\n\
              orders = [\"WO-*\"]\nrate = \"600/m\"\n"
@@ -466,6 +468,7 @@ authority = [{ name = "devices", key-label = "device-identity-ca", certificate =
         .unwrap();
         let (address, tls) = config.listen.unwrap();
         assert_eq!((address.port(), tls.client_ca.as_path()), (7443, Path::new("/etc/stations.pem")));
+        assert_eq!(tls.client_crl.as_deref(), Some(Path::new("/etc/stations.crl")));
         assert_eq!(config.peers[0].identity, Identity::User(4_294_967_294));
         assert_eq!((&config.peers[0].orders, config.peers[0].rate), (&None, None));
         assert_eq!(config.peers[1].identity, Identity::Dns("line-2.example".to_owned()));

@@ -39,6 +39,7 @@ macro_rules! commands {
 commands! {
     OpenWorkOrder: OpenWorkOrderRequest;
     StartUnit: StartUnitRequest;
+    StartGoldenUnit: StartGoldenUnitRequest;
     AbortUnit: AbortUnitRequest;
     ReleaseUnit: ReleaseUnitRequest;
     DisposeUnit: DisposeUnitRequest;

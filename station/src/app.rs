@@ -31,6 +31,7 @@ use crate::{
     commands::Commands,
     config::{Config, NestSettings},
     events::Events,
+    golden::Golden,
     health::{self, Sources, parts::Parts},
     line::{self, Line, controllers::Controllers, heartbeat::Heart, offline::Offline, refusals::Refusals},
     nest::{Left, Nest, Shared, choice::Choice},
@@ -129,6 +130,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         offline,
         refusals: Refusals::of(&journal)?,
     };
+    let golden = Golden::new(config.golden.clone(), units.clone(), mem::take(&mut books.golden));
     let attestations = Attestations::new(mem::take(&mut books.attested));
     let uploaded = Books {
         recipes: mem::take(&mut books.recipes),
@@ -148,6 +150,7 @@ pub async fn run(config: Config, program: &Path, stop: CancellationToken) -> Res
         backlog: Backlog::count(&journal)?,
         orders,
         attestations,
+        golden,
         units,
         commands,
         signer: Signer::at(config.signer.clone(), &config.state)?,

@@ -15,8 +15,9 @@ use crate::{
     phase::{IllegalRecord, Phase},
     recipe::RecipeKey,
     record::{
-        Checkpoint, Findings, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState, OrderTally,
-        Quarantine, RecipeAct, RecipeCommanded, Record, RegistrationAttested, RunId, RunOpened, SetAside,
+        Checkpoint, Findings, GoldenTried, NestAct, NestCommanded, OrderMoved, OrderOpened, OrderState,
+        OrderTally, Quarantine, RecipeAct, RecipeCommanded, Record, RegistrationAttested, RunId, RunOpened,
+        SetAside,
     },
 };
 
@@ -73,6 +74,8 @@ pub struct Books {
     pub activated: BTreeMap<RecipeName, RecipeCommanded>,
     /// Which CAs are registered where.
     pub attested: Statements,
+    /// What the last golden unit in each nest has shown.
+    pub golden: BTreeMap<NestName, GoldenTried>,
 }
 
 impl Books {
@@ -96,6 +99,7 @@ impl Books {
             parked: checkpoint.parked.into_iter().map(|it| (it.nest.clone(), it)).collect(),
             recipes: BTreeMap::new(),
             activated: BTreeMap::new(),
+            golden: checkpoint.golden.into_iter().map(|it| (it.nest.clone(), it)).collect(),
         };
         checkpoint.recipes.into_iter().for_each(|commanded| books.learn_of_recipe(commanded));
         books
@@ -121,6 +125,7 @@ impl Books {
             parked: self.parked.values().cloned().collect(),
             recipes: self.recipes.values().chain(self.activated.values()).cloned().collect(),
             attested: self.attested.values().cloned().collect(),
+            golden: self.golden.values().cloned().collect(),
         }
     }
 
@@ -156,8 +161,12 @@ impl Books {
                 self.quarantined.remove(&released.serial);
             }
             Record::RunClosed(closed) => {
+                if let Some(tried) = GoldenTried::by(&closed) {
+                    self.golden.insert(tried.nest.clone(), tried);
+                }
                 if closed.outcome == Outcome::Pass
-                    && let Some(order) = self.orders.get_mut(&closed.opened.order)
+                    && let Some(order) = &closed.opened.order
+                    && let Some(order) = self.orders.get_mut(order)
                 {
                     order.passed += 1;
                 }
@@ -219,13 +228,14 @@ mod tests {
     fn run(number: u128) -> RunOpened {
         RunOpened {
             run: RunId::of_command(Uuid::from_u128(number)),
-            order: "order-1".parse().unwrap(),
+            order: Some("order-1".parse().unwrap()),
             serial: format!("SN{number}").parse().unwrap(),
             nest: "nest-1".parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
             values: crate::recipe::template::Values::default(),
             allowed: None,
+            golden: None,
         }
     }
 
@@ -258,6 +268,20 @@ mod tests {
             findings: Findings::default(),
             quarantine,
         }))
+    }
+
+    fn of_golden(number: u128, nest: &str) -> RunOpened {
+        let (nest, golden) = (nest.parse().unwrap(), Some("sensor".parse().unwrap()));
+        RunOpened { order: None, nest, golden, ..run(number) }
+    }
+
+    fn golden(number: u128, nest: &str) -> Record {
+        Record::RunOpened(of_golden(number, nest))
+    }
+
+    fn shown(number: u128, nest: &str, outcome: Outcome) -> Record {
+        let Record::RunClosed(closed) = closed(number, outcome, None) else { unreachable!("it is a result") };
+        Record::RunClosed(Box::new(RunClosed { opened: of_golden(number, nest), ..*closed }))
     }
 
     fn commanded(nest: &str, number: u128, act: NestAct) -> Record {
@@ -316,7 +340,7 @@ mod tests {
             }),
             closed(1, Outcome::Pass, None),
             Record::StepStarted(StepStarted { run: id, step: Step::Flash }),
-            Record::OrderMoved(moved(&run(4).order, 5, OrderState::Paused)),
+            Record::OrderMoved(moved(&run(4).order.unwrap(), 5, OrderState::Paused)),
             commanded("nest-1", 20, NestAct::Park),
             commanded("nest-2", 21, NestAct::Park),
             commanded("nest-2", 22, NestAct::Clear),
@@ -338,7 +362,7 @@ mod tests {
             offline(3, 2),
             Record::UnitRefused(UnitRefused {
                 run: run(8).run,
-                order: run(8).order,
+                order: run(8).order.unwrap(),
                 serial: run(8).serial,
                 nest: run(8).nest,
                 time: SystemTime::UNIX_EPOCH,
@@ -350,10 +374,16 @@ mod tests {
             of_recipe(2, 34, RecipeAct::Remove),
             // The same again is held since it came first.
             of_recipe(1, 35, RecipeAct::Keep),
+            golden(9, "nest-1"),
+            shown(9, "nest-1", Outcome::Fail),
+            golden(10, "nest-1"),
+            shown(10, "nest-1", Outcome::Pass),
+            golden(11, "nest-2"),
+            shown(11, "nest-2", Outcome::Aborted),
             closed(3, Outcome::Error, Some(quarantine())),
-            Record::OrderMoved(moved(&run(4).order, 6, OrderState::Closed)),
+            Record::OrderMoved(moved(&run(4).order.unwrap(), 6, OrderState::Closed)),
             // No station writes this: what is closed stays closed.
-            Record::OrderMoved(moved(&run(4).order, 7, OrderState::Open)),
+            Record::OrderMoved(moved(&run(4).order.unwrap(), 7, OrderState::Open)),
             Record::StepPassed(Box::new(StepPassed { run: id, step: Step::Flash, findings })),
         ]
     }
@@ -374,6 +404,8 @@ mod tests {
         assert_eq!(books.parked.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [21]);
         assert_eq!(books.recipes.values().map(|it| it.command.as_u128()).collect::<Vec<_>>(), [30]);
         assert_eq!(books.activated.values().map(|it| it.digest[0]).collect::<Vec<_>>(), [1]);
+        let golden: Vec<_> = books.golden.values().map(|it| (it.nest.as_str(), it.outcome)).collect();
+        assert_eq!(golden, [("nest-1", Outcome::Pass)]);
         assert_eq!(books.quarantined.keys().collect::<Vec<_>>(), [&run(3).serial]);
         let open = &books.open[&run(4).run];
         let Record::RunOpened(begun) = offline(4, 1) else { unreachable!("it begins a run") };

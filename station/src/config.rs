@@ -14,11 +14,12 @@ use factory_settings::{SettingsError, Table, duration, flag, integer, list, path
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    callers::CallerSettings, line::interlock::Interlock, place::Place, provenance::Occasions,
+    callers::CallerSettings, golden::Rule, line::interlock::Interlock, place::Place, provenance::Occasions,
     signatures::Demand,
 };
 
 mod callers;
+mod golden;
 mod place;
 
 pub use callers::Listen;
@@ -60,6 +61,8 @@ pub struct Config {
     pub drain: Duration,
     /// When the log's heads are signed.
     pub provenance: Occasions,
+    /// The golden units, and whether a nest needs one in each shift.
+    pub golden: Rule,
     /// The nests, at least one.
     pub nests: Vec<NestSettings>,
 }
@@ -118,6 +121,7 @@ impl Config {
         let offline_budget_key = file.optional("offline-budget", table(|it| it.required("key", path)));
         let drain = file.or("drain", Duration::from_secs(60), duration);
         let provenance = file.or("provenance", Occasions::usual(), table(occasions));
+        let golden = golden::golden(file, provenance.as_ref());
         let nests = file.required("nest", list(table(NestSettings::written)));
 
         complain_unless_within(file, "heartbeat", heartbeat, HEARTBEAT);
@@ -141,6 +145,7 @@ impl Config {
             offline_budget_key: offline_budget_key?,
             drain: drain?,
             provenance: provenance?,
+            golden: golden?,
             nests: nests?,
         })
     }

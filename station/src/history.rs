@@ -34,7 +34,7 @@ impl History {
     /// Takes in one more record that is about the unit.
     pub fn learn(&mut self, record: &Record) {
         match record {
-            Record::RunClosed(closed) => self.close(closed.outcome),
+            Record::RunClosed(closed) if closed.opened.golden.is_none() => self.close(closed.outcome),
             Record::UnitReleased(released) => {
                 self.retests = 0;
                 if released.reworked && self.past != Past::New {

@@ -12,6 +12,7 @@ pub mod commands;
 pub mod config;
 pub mod contact;
 pub mod events;
+pub mod golden;
 pub mod health;
 pub mod history;
 pub mod key;

@@ -100,7 +100,7 @@ impl Selection {
     }
 
     fn began_so(&self, opened: &RunOpened) -> bool {
-        self.order.as_ref().is_none_or(|order| *order == opened.order)
+        self.order.as_ref().is_none_or(|order| opened.order.as_ref() == Some(order))
             && self.serial.as_ref().is_none_or(|serial| *serial == opened.serial)
             && self.nest.as_ref().is_none_or(|nest| *nest == opened.nest)
             && self.started_from.is_none_or(|first| first <= opened.started)
@@ -148,13 +148,14 @@ mod tests {
     fn run(number: u32) -> RunOpened {
         RunOpened {
             run: RunId::of_command(Uuid::from_u128(number.into())),
-            order: format!("WO-{}", number % 2).parse().unwrap(),
+            order: Some(format!("WO-{}", number % 2).parse().unwrap()),
             serial: format!("SN{}", number % 7).parse().unwrap(),
             nest: format!("N{}", number % 3).parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::now(),
             values: Values::default(),
             allowed: None,
+            golden: None,
         }
     }
 

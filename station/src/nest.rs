@@ -22,6 +22,7 @@ use crate::{
     commands::{Commands, Turn},
     config::NestSettings,
     events::{Events, What},
+    golden::{Golden, GoldenError, Standing},
     health,
     line::{Line, budget::Exhausted},
     orders::{OrderError, Orders, Place},
@@ -44,6 +45,7 @@ use check::{Check, Health};
 mod ask;
 mod check;
 pub mod choice;
+mod golden;
 mod hand;
 mod left;
 mod parking;
@@ -64,6 +66,8 @@ pub struct Shared {
     pub orders: Orders,
     /// Which CAs are registered where.
     pub attestations: Attestations,
+    /// Which units are golden, and what they have shown.
+    pub golden: Golden,
     /// The commands that were carried out.
     pub commands: Commands,
     /// What products need.
@@ -78,18 +82,30 @@ pub struct Shared {
     pub line: Line,
 }
 
-/// A unit is to be made in a nest.
+/// A unit is to be started in a nest.
 pub struct Start {
     /// The right to carry the command out.
     pub turn: Turn,
     /// The run, which follows from the command.
     pub run: RunId,
-    /// For which order.
-    pub order: OrderId,
     /// Which board.
     pub serial: Serial,
-    /// What it is given for itself, beside what its order's list says.
-    pub values: Values,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// What a unit is started for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// It becomes a product.
+    Product {
+        /// For which order.
+        order: OrderId,
+        /// What it is given for itself, beside what its order's list says.
+        values: Values,
+    },
+    /// It proves the nest, being a golden unit.
+    Golden,
 }
 
 /// Why a unit is not started.
@@ -122,6 +138,20 @@ pub enum StartError {
     /// No nest takes it.
     #[error("no nest takes a unit: {0}")]
     NoneFree(String),
+    /// It must have a golden unit first.
+    #[error("nest {nest} must have a golden unit first: {reason}")]
+    GoldenDue {
+        /// Which nest.
+        nest: NestName,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// All nests must.
+    #[error("every nest must have a golden unit first: {0}")]
+    NoneProven(String),
+    /// It is golden and should not be, or the other way round.
+    #[error(transparent)]
+    Golden(#[from] GoldenError),
     /// An instrument of it does not answer.
     #[error("nest {nest} is parked: {reason}; it comes back by itself when its instruments answer")]
     Parked {
@@ -204,6 +234,8 @@ pub struct Look {
     pub parked: Option<String>,
     /// How somebody has parked it.
     pub by_hand: Option<NestCommanded>,
+    /// How it stands to its golden unit.
+    pub golden: Standing,
     /// Whether its instruments are at work on a unit.
     pub at_work: bool,
     /// Since when it is free; absent while a run is in it or its instruments are asked.
@@ -407,6 +439,7 @@ impl Keeper {
             run,
             parked: self.parked(),
             by_hand: self.by_hand.clone(),
+            golden: self.shared.golden.standing(&self.name, SystemTime::now()),
             at_work: matches!(self.state, State::Busy { .. }),
             free_since: is_free.then_some(self.free_since),
         }
@@ -488,7 +521,12 @@ impl Keeper {
             return Err(StartError::NoRoom(trouble));
         }
 
-        let Start { turn, run, order, serial, values } = start;
+        let Start { turn, run, serial, purpose } = start;
+        let Purpose::Product { order, values } = purpose else {
+            return self.golden_candidate(turn, run, serial);
+        };
+        self.shared.golden.check_product(&serial)?;
+        self.check_proven()?;
         let (recipe, digest) = self.shared.orders.recipe(&order)?;
         let recipe = self.shared.recipes.get(&recipe, &digest)?;
         let values = self.shared.orders.values(&order, &serial, values)?;
@@ -499,13 +537,14 @@ impl Keeper {
         drop(recipe.credentials(&unit)?);
         let run = RunOpened {
             run,
-            order,
+            order: Some(order),
             serial,
             nest: self.name.clone(),
             recipe_digest: digest,
             started: SystemTime::now(),
             values,
             allowed: None,
+            golden: None,
         };
         let place = self.shared.orders.reserve(&run)?;
         Ok(Candidate { turn, run, recipe, place })
@@ -549,7 +588,11 @@ impl Keeper {
 }
 
 fn same(known: &RunOpened, start: &Start, nest: &NestName) -> Result<RunId, StartError> {
-    if (&known.order, &known.serial, &known.nest) == (&start.order, &start.serial, nest) {
+    let order = match &start.purpose {
+        Purpose::Product { order, .. } => Some(order),
+        Purpose::Golden => None,
+    };
+    if (known.order.as_ref(), &known.serial, &known.nest) == (order, &start.serial, nest) {
         return Ok(known.run);
     }
     Err(StartError::Reused)

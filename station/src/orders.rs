@@ -83,8 +83,8 @@ pub enum OrderError {
     /// Only a good unit leaves the factory.
     #[error("unit {0} has not passed, and cannot be shipped")]
     NotPassed(Serial),
-    /// No run was ever opened on it.
-    #[error("this station has never seen unit {0}")]
+    /// No run was ever opened that was to make a product of it.
+    #[error("this station has never begun to make unit {0}")]
     NeverSeen(Serial),
     /// The order's list does not have it.
     #[error("unit {serial} is not in the list of units that work order {order} was opened with")]
@@ -154,7 +154,8 @@ pub enum OrderError {
     },
     /// Units of it are not accounted for.
     #[error(
-        "work order {order} has {count} units that are not accounted for: {units}; say what became of them, or close it          even if they are open"
+        "work order {order} has {count} units that are not accounted for: {units}; say what became of them, or close it \
+         even if they are open"
     )]
     OpenUnits {
         /// Which.
@@ -208,7 +209,8 @@ struct State {
     orders: BTreeMap<OrderId, Order>,
     lists: HashMap<OrderId, Arc<UnitList>>,
     quarantined: BTreeMap<Serial, Quarantine>,
-    running: HashMap<Serial, (OrderId, RunId)>,
+    /// A golden unit is of no order.
+    running: HashMap<Serial, (Option<OrderId>, RunId)>,
     /// The order that is being closed.
     closing: Option<OrderId>,
 }
@@ -333,15 +335,17 @@ impl Orders {
         Ok(Some(list))
     }
 
-    /// Takes a place in the order for a new run, until the place is dropped or kept.
+    /// Takes a place in the order for a new run, until the place is dropped or kept. A golden unit, which is of no order,
+    /// is only kept from being in two nests.
     pub fn reserve(&self, run: &RunOpened) -> Result<Place, OrderError> {
         let state = self.lock();
-        let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
+        let Some(id) = &run.order else { return self.place(state, run) };
+        let order = state.orders.get(id).ok_or_else(|| OrderError::Unknown(id.clone()))?;
         let reason = order.reason().to_owned();
         match order.state() {
-            _ if state.closing.as_ref() == Some(&run.order) => Err(OrderError::Closing(run.order.clone())),
-            OrderState::Paused => Err(OrderError::Paused { order: run.order.clone(), reason }),
-            OrderState::Closed => Err(OrderError::Closed { order: run.order.clone(), reason }),
+            _ if state.closing.as_ref() == Some(id) => Err(OrderError::Closing(id.clone())),
+            OrderState::Paused => Err(OrderError::Paused { order: id.clone(), reason }),
+            OrderState::Closed => Err(OrderError::Closed { order: id.clone(), reason }),
             OrderState::Open => self.place(state, run),
         }
     }
@@ -352,32 +356,39 @@ impl Orders {
     }
 
     fn place(&self, mut state: MutexGuard<'_, State>, run: &RunOpened) -> Result<Place, OrderError> {
-        let order = state.orders.get(&run.order).ok_or_else(|| OrderError::Unknown(run.order.clone()))?;
-        let (passed, quantity) = (order.passed, order.opened.quantity);
         if state.running.values().any(|(_, other)| *other == run.run) {
             return Err(OrderError::RunTaken(run.run));
         }
         if let Some((_, other)) = state.running.get(&run.serial) {
             return Err(OrderError::Running { serial: run.serial.clone(), run: *other });
         }
-        // Asked while nobody else can take or leave a place: a run that has just passed is in the index.
-        if self.units.has_passed(&run.serial)? {
-            return Err(OrderError::Passed(run.serial.clone()));
-        }
-        if self.units.disposition(&run.serial)?.is_some_and(|it| it.disposition == Disposition::Scrapped) {
-            return Err(OrderError::Scrapped(run.serial.clone()));
-        }
-        if let Some(quarantine) = state.quarantined.get(&run.serial) {
-            let quarantine = quarantine.clone();
-            return Err(OrderError::Quarantined { serial: run.serial.clone(), quarantine });
-        }
-        let running = state.running.values().filter(|(order, _)| *order == run.order).count();
-        if passed as usize + running >= quantity as usize {
-            return Err(OrderError::Full { order: run.order.clone(), passed, running, quantity });
+        if let Some(order) = &run.order {
+            self.check_place(&state, order, &run.serial)?;
         }
         state.running.insert(run.serial.clone(), (run.order.clone(), run.run));
         let (state, left) = (self.state.clone(), self.left.clone());
         Ok(Place { state, left, order: run.order.clone(), serial: run.serial.clone() })
+    }
+
+    /// Whether the order has a place left, and the unit may take it.
+    fn check_place(&self, state: &State, id: &OrderId, serial: &Serial) -> Result<(), OrderError> {
+        let order = state.orders.get(id).ok_or_else(|| OrderError::Unknown(id.clone()))?;
+        let (passed, quantity) = (order.passed, order.opened.quantity);
+        // Asked while nobody else can take or leave a place: a run that has just passed is in the index.
+        if self.units.has_passed(serial)? {
+            return Err(OrderError::Passed(serial.clone()));
+        }
+        if self.units.disposition(serial)?.is_some_and(|it| it.disposition == Disposition::Scrapped) {
+            return Err(OrderError::Scrapped(serial.clone()));
+        }
+        if let Some(quarantine) = state.quarantined.get(serial) {
+            return Err(OrderError::Quarantined { serial: serial.clone(), quarantine: quarantine.clone() });
+        }
+        let running = state.running.values().filter(|(order, _)| order.as_ref() == Some(id)).count();
+        if passed as usize + running >= quantity as usize {
+            return Err(OrderError::Full { order: id.clone(), passed, running, quantity });
+        }
+        Ok(())
     }
 
     /// A unit is set aside, as the journal says.
@@ -436,6 +447,7 @@ impl Orders {
             return Err(OrderError::Running { serial: serial.clone(), run: *run });
         }
         if !self.units.is_known(serial)? {
+            // Nor of a golden unit: it stays with its fixture.
             return Err(OrderError::NeverSeen(serial.clone()));
         }
         if *disposition == Disposition::Shipped && !self.units.has_passed(serial)? {
@@ -515,14 +527,16 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 pub struct Place {
     state: Arc<Mutex<State>>,
     left: Arc<Notify>,
-    order: OrderId,
+    order: Option<OrderId>,
     serial: Serial,
 }
 
 impl Place {
     /// The unit passed: the place is taken for good.
     pub fn keep(self) {
-        if let Some(order) = lock(&self.state).orders.get_mut(&self.order) {
+        if let Some(order) = &self.order
+            && let Some(order) = lock(&self.state).orders.get_mut(order)
+        {
             order.passed += 1;
         }
     }

@@ -41,7 +41,7 @@ impl Phase {
         Ok(match (phase, record) {
             (None, Record::RunOpened(opened)) => Between { run: opened.clone(), done: None },
             (Some(Between { run, done }), Record::StepStarted(started))
-                if Step::following(done) == Some(started.step) =>
+                if run.following(done) == Some(started.step) =>
             {
                 Inside { run, step: started.step }
             }
@@ -55,15 +55,15 @@ impl Phase {
                 Inside { run, step: Step::Identity }
             }
             (Some(Between { run, done }), Record::RunResumed(resumed))
-                if not_beyond(resumed.resumption.goes_on_with, Step::following(done)) =>
+                if not_beyond(resumed.resumption.goes_on_with, run.following(done)) =>
             {
-                Between { run, done: Step::preceding(resumed.resumption.goes_on_with) }
+                Between { done: run.preceding(resumed.resumption.goes_on_with), run }
             }
             // What was left in the middle may turn out to have been done.
             (Some(Inside { run, step }), Record::RunResumed(resumed))
-                if not_beyond(resumed.resumption.goes_on_with, Step::following(Some(step))) =>
+                if not_beyond(resumed.resumption.goes_on_with, run.following(Some(step))) =>
             {
-                Between { run, done: Step::preceding(resumed.resumption.goes_on_with) }
+                Between { done: run.preceding(resumed.resumption.goes_on_with), run }
             }
             (Some(Between { .. } | Inside { .. }), Record::RunClosed(_)) => Closed,
             (phase, record) => {

@@ -48,10 +48,18 @@ pub async fn look(shared: &Shared, nests: impl Iterator<Item = &Nest>) -> Result
         let found = held.complaint.map_or(Ok(format!("has SHA-256 {digest}")), Err);
         checks.push(Check::new(format!("recipe {name}"), found));
     }
+    for (serial, recipe) in shared.golden.named() {
+        let found = shared.recipes.named(recipe).map(|_| format!("is made by recipe {recipe}"));
+        checks.push(Check::new(format!("golden unit {serial}"), found.map_err(|error| error.to_string())));
+    }
     checks.extend(signer(shared).await);
     for nest in nests {
-        let parked = nest.look().await.parked;
-        let found = parked.map_or(Ok("answers".to_owned()), |reason| Err(format!("is parked: {reason}")));
+        let look = nest.look().await;
+        let found = match (look.parked, look.golden.due) {
+            (Some(reason), _) => Err(format!("is parked: {reason}")),
+            (None, Some(due)) => Err(format!("must have a golden unit first: {}", due.reason)),
+            (None, None) => Ok("answers".to_owned()),
+        };
         checks.push(Check::new(format!("nest {}", nest.name()), found));
     }
     Ok(checks)

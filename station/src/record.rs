@@ -21,8 +21,10 @@ use crate::{recipe::template::Values, step::Step};
 
 mod cbor;
 mod command;
+mod golden;
 
 pub use command::{NestAct, NestCommanded, OrderMoved, OrderState, Quota, RecipeAct, RecipeCommanded};
+pub use golden::GoldenTried;
 
 /// One attempt on a unit. Follows from the command that started it, so that the same command is the same run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -171,7 +173,8 @@ impl factory_journal::Record for Record {
         let of_run = |opened: &RunOpened| Keys {
             unit: Some(opened.serial.to_string()),
             run: Some(opened.run.to_string()),
-            order: Some(opened.order.to_string()),
+            order: opened.order.as_ref().map(OrderId::to_string),
+            ..Keys::default()
         };
         match self {
             Self::OrderOpened(opened) => Keys { order: Some(opened.order.to_string()), ..Keys::default() },
@@ -202,6 +205,7 @@ impl factory_journal::Record for Record {
                 unit: Some(refused.serial.to_string()),
                 run: Some(REFUSED_UNITS.to_owned()),
                 order: Some(refused.order.to_string()),
+                ..Keys::default()
             },
             Self::BudgetGranted(_) => Keys::default(),
             Self::RegistrationAttested(_) => Keys::default(),
@@ -248,9 +252,9 @@ pub struct RunOpened {
     /// Which run.
     #[cbor(n(0), with = "cbor::text")]
     pub run: RunId,
-    /// For which order.
-    #[cbor(n(1), with = "cbor::text")]
-    pub order: OrderId,
+    /// For which order; absent for a golden unit, which belongs to none.
+    #[cbor(n(1), with = "cbor::optional_text")]
+    pub order: Option<OrderId>,
     /// On which board.
     #[cbor(n(2), with = "cbor::text")]
     pub serial: Serial,
@@ -269,6 +273,9 @@ pub struct RunOpened {
     /// Who allowed it; absent where nobody had to be asked.
     #[n(7)]
     pub allowed: Option<AllowedBy>,
+    /// The recipe whose golden unit it is; absent for a unit that is to become a product.
+    #[cbor(n(10), default, with = "cbor::optional_text")]
+    pub golden: Option<RecipeName>,
 }
 
 /// Who allowed a run.
@@ -575,6 +582,9 @@ pub struct Checkpoint {
     /// What was uploaded, and then what was activated, as it was.
     #[cbor(n(12), default)]
     pub recipes: Vec<RecipeCommanded>,
+    /// What the last golden unit in each nest has shown.
+    #[cbor(n(23), default)]
+    pub golden: Vec<GoldenTried>,
 }
 
 /// How far a work order has come.

@@ -21,10 +21,11 @@ use self::access::HungUp;
 use crate::{
     callers::Caller,
     commands::{Command, to_the_end},
+    golden::Golden,
     health::{self, parts::Parts},
     line::offline::OfflineError,
     nest::{
-        Look, Nest, Shared, Start,
+        Look, Nest, Purpose, Shared, Start,
         choice::{Choice, Wanted},
     },
     preflight,
@@ -85,7 +86,7 @@ impl station_server::Station for StationService {
         let _steady = self.shelf.steady().await;
         let recipe = self.recipe_of(&open).map_err(refused)?;
         if let Some(list) = &open.units {
-            check_units(&recipe, &open.order, list)?;
+            check_units(&recipe, &open.order, list, &self.shared.golden)?;
         }
         let order = OrderOpened {
             order: open.order,
@@ -222,17 +223,33 @@ impl station_server::Station for StationService {
             };
             let turn = self.shared.commands.begin(command).await.map_err(refused)?;
             if !turn.is_again() {
-                let start = Start { turn, run, order, serial, values };
+                let purpose = Purpose::Product { order, values };
+                let start = Start { turn, run, serial, purpose };
                 self.nest(&name)?.start(start).await.map_err(refused)?;
             }
             Ok(name)
         };
         // Nobody waits for a unit whose caller has gone before the line's controller had answered.
-        let nest = match hung_up {
-            Some(hung_up) => hung_up.or(starting).await?,
-            None => starting.await,
-        }?;
+        let nest = until_hung_up(hung_up, starting).await?;
         Ok(Response::new(messages::StartUnitResponse { run_id: run.to_string(), nest: nest.to_string() }))
+    }
+
+    async fn start_golden_unit(
+        &self,
+        request: Request<messages::StartGoldenUnitRequest>,
+    ) -> Answer<messages::StartGoldenUnitResponse> {
+        let hung_up: Option<HungUp> = request.extensions().get().cloned();
+        let (command, serial, nest) = command::golden(request.into_inner())?;
+        let run = RunId::of_command(command.id);
+        let starting = async {
+            let turn = self.shared.commands.begin(command).await.map_err(refused)?;
+            if !turn.is_again() {
+                let start = Start { turn, run, serial, purpose: Purpose::Golden };
+                self.nest(&nest)?.start(start).await.map_err(refused)?;
+            }
+            Ok(messages::StartGoldenUnitResponse { run_id: run.to_string() })
+        };
+        until_hung_up(hung_up, starting).await.map(Response::new)
     }
 
     async fn park_nest(
@@ -534,6 +551,17 @@ impl StationService {
     }
 }
 
+/// Starts something for somebody who waits for it.
+async fn until_hung_up<T>(
+    hung_up: Option<HungUp>,
+    starting: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match hung_up {
+        Some(hung_up) => hung_up.or(starting).await?,
+        None => starting.await,
+    }
+}
+
 fn no_nest(nest: &NestName) -> Status {
     let refusal = Refusal::of(ErrorReason::NestUnknown).about("nest", nest);
     refusal.says(&format!("this station has no nest {nest}"))
@@ -548,7 +576,7 @@ fn caller<T>(request: &Request<T>) -> String {
 /// Every unit of a list must be one that can be made, and have a name of its own; up to so many complaints.
 const UNIT_COMPLAINTS: usize = 20;
 
-fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), Status> {
+fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList, golden: &Golden) -> Result<(), Status> {
     let mut names = HashSet::new();
     let mut complaints = Vec::new();
     for (serial, values) in list.iter() {
@@ -556,6 +584,9 @@ fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList) -> Result<(), 
         let checked = recipe.check_unit(&unit).and_then(|()| recipe.identity.endpoint_name(&unit));
         let mut complain = |what| complaints.push(("unit_list".to_owned(), what));
         match checked {
+            Ok(_) if golden.is_named(serial) => {
+                complain(format!("unit {serial}: it is a golden unit, and nothing is made of it"));
+            }
             Ok(name) if names.insert(name.clone()) => continue,
             Ok(name) => complain(format!("unit {serial}: the endpoint name {name} is another unit's too")),
             Err(error) => complain(format!("unit {serial}: {error}")),

@@ -18,7 +18,7 @@ use factory_fixtures::{
     tag::ndef::NdefError,
 };
 use factory_journal::{Journal, JournalError, Sequence};
-use factory_proto::outcome::Outcome;
+use factory_proto::{ids::OrderId, outcome::Outcome};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -87,12 +87,6 @@ impl Step {
         Self::ALL.get(next).copied()
     }
 
-    /// The last step before `next`, where `None` stands behind them all; `None` when there is none.
-    pub fn preceding(next: Option<Self>) -> Option<Self> {
-        let next = next.map_or(Self::ALL.len(), |next| next as usize);
-        next.checked_sub(1).map(|last| Self::ALL[last])
-    }
-
     /// Its name in recipes, records and messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -112,6 +106,11 @@ impl Step {
             Self::Identity | Self::Tag => Repeat::OnceCheckable,
             Self::Provision => Repeat::Irreversible,
         }
+    }
+
+    /// Whether it needs a board and the fixture alone, and gives the board nothing of its own.
+    pub fn proves_the_fixture(self) -> bool {
+        matches!(self, Self::Flash | Self::Boot | Self::SelfTest)
     }
 }
 
@@ -170,14 +169,17 @@ impl<'a> StepContext<'a> {
         self.journal.append_all(passed.into_iter().chain([record]).collect()).await
     }
 
-    /// What differs from unit to unit.
-    pub(crate) fn unit(&self) -> Unit<'a> {
-        Unit {
-            product: &self.recipe.name,
-            order: &self.run.order,
-            serial: &self.run.serial,
-            values: &self.run.values,
-        }
+    /// What differs from unit to unit of an order.
+    pub(crate) fn unit(&self) -> Result<Unit<'a>, StepError> {
+        let order = self.order()?;
+        let (product, serial, values) = (&self.recipe.name, &self.run.serial, &self.run.values);
+        Ok(Unit { product, order, serial, values })
+    }
+
+    /// The unit's order. A golden unit has none, and gets nothing that needs one.
+    pub(crate) fn order(&self) -> Result<&'a OrderId, StepError> {
+        let none = || StepError::Station("a unit that belongs to no order gets no identity".to_owned());
+        self.run.order.as_ref().ok_or_else(none)
     }
 
     /// The serial line of a unit that was booted.

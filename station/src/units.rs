@@ -77,9 +77,14 @@ impl Units {
         self.about(serial)?.filter_map(|record| record.map(asked).transpose()).collect()
     }
 
-    /// Whether there was a run of this unit.
+    /// Whether there was a run of this unit that was to make a product of it.
     pub fn is_known(&self, serial: &Serial) -> Result<bool, JournalError> {
-        self.any_about(serial, |record| matches!(record, Record::RunOpened(_)))
+        self.any_about(serial, |record| matches!(record, Record::RunOpened(run) if run.golden.is_none()))
+    }
+
+    /// Whether it was started as a golden unit.
+    pub fn was_golden(&self, serial: &Serial) -> Result<bool, JournalError> {
+        self.any_about(serial, |record| matches!(record, Record::RunOpened(run) if run.golden.is_some()))
     }
 
     /// Whether a run of this unit has passed.

@@ -6,9 +6,10 @@ use factory_door::guest::Identity;
 use factory_station::{
     callers::Proof,
     config::{Config, Listen},
+    golden::Rule,
     line::interlock::Interlock,
     place::Place,
-    provenance::Occasions,
+    provenance::{Occasions, shift::ShiftEnd},
     role::{Role, Roles},
     signatures::Demand,
 };
@@ -81,6 +82,39 @@ fn a_good_station_file_means_what_it_says() {
     for address in ["http://[::1]:7001", "http://127.0.0.1"] {
         assert!(station(&STATION.replace("http://localhost:7001", address)).1.is_ok(), "{address}");
     }
+}
+
+#[test]
+fn golden_units_are_of_a_recipe_and_due_in_each_shift() {
+    let written = |section: &str| format!("{STATION}{section}");
+    assert_eq!(
+        station(STATION).1.unwrap().golden,
+        Rule { shift_ends: ShiftEnd::USUAL.into(), ..Rule::default() }
+    );
+    let unit = "[[golden.unit]]\nserial = \"GOLDEN-1\"\nrecipe = \"sensor\"\n";
+    let rule = station(&written(unit)).1.unwrap().golden;
+    assert!(rule.required && rule.units[&"GOLDEN-1".parse().unwrap()].as_str() == "sensor");
+    assert!(!station(&written(&format!("[golden]\nrequired = false\n{unit}"))).1.unwrap().golden.required);
+
+    let check = |section: &str, expected: &str| {
+        let complaints = station(&written(section)).1.unwrap_err();
+        assert!(complaints.contains(expected), "{complaints}");
+        assert_eq!(complaints.lines().count(), 1, "{complaints}");
+    };
+    check("[golden]\n", "key `golden.unit`: is missing");
+    check(
+        "[golden]\nunit = []\n",
+        "key `golden.unit`: there must be at least one: without it no nest could be proven",
+    );
+    check(&format!("{unit}{unit}"), "key `golden.unit`: GOLDEN-1 is there twice");
+    check(
+        &format!("{unit}colour = 1\n"),
+        "key `golden.unit[1].colour`: unknown key, known here: serial, recipe",
+    );
+    let endless = format!("[provenance]\nshift-ends = []\n{unit}");
+    check(&endless, "key `golden`: needs the ends of shifts: name them in `provenance.shift-ends`, or say");
+    let voluntary = format!("[provenance]\nshift-ends = []\n[golden]\nrequired = false\n{unit}");
+    assert!(station(&written(&voluntary)).1.is_ok());
 }
 
 #[test]
@@ -267,7 +301,11 @@ fn who_calls_from_the_network_proves_who_he_is_or_has_the_roles_that_the_file_sa
     let roles = "[roles]\nmes = [\"dns:MES.example\"]\nengineer = [\"dns:mes.example\", \"group:root\"]\n";
     let config = check("listen = \"0.0.0.0:7443\"\n", &format!("{tls}{roles}"), None).unwrap();
     let files = config.listen.unwrap().tls.unwrap();
-    assert!(files.client_ca.ends_with("clients.pem"));
+    assert!(files.client_ca.ends_with("clients.pem") && files.client_crl.is_none());
+    let revoking = format!("{tls}client-crl = \"clients.crl\"\n{roles}");
+    let revoking =
+        check("listen = \"0.0.0.0:7443\"\n", &revoking, None).unwrap().listen.unwrap().tls.unwrap();
+    assert!(revoking.client_crl.unwrap().ends_with("clients.crl"));
     let mes = Proof::Identity(Identity::Dns("mes.example".to_owned()));
     let root = Proof::Group(0);
     let (both, one) = (Roles::of(&[Role::Mes, Role::Engineer]), Roles::of(&[Role::Engineer]));

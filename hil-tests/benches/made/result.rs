@@ -29,13 +29,14 @@ pub fn closed(number: u64) -> RunClosed {
     RunClosed {
         opened: RunOpened {
             run: RunId::of_command(Uuid::from_u128(u128::from(number))),
-            order: "WO-1".parse().expect("it is an id"),
+            order: Some("WO-1".parse().expect("it is an id")),
             serial: format!("SN{number:06}").parse().expect("it is a serial"),
             nest: "A".parse().expect("it is a name"),
             recipe_digest: [1; 32],
             started: now,
             values: Values::default(),
             allowed: None,
+            golden: None,
         },
         ended: now,
         outcome: Outcome::Pass,

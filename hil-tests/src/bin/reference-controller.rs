@@ -43,6 +43,9 @@ struct Serve {
     /// The CAs of the stations' certificates, PEM.
     #[arg(long, requires = "certificate")]
     client_ca: Option<PathBuf>,
+    /// What they have withdrawn: their revocation lists, PEM; a new file is taken without a restart.
+    #[arg(long, requires = "certificate")]
+    client_crl: Option<PathBuf>,
     #[command(flatten)]
     store: Where,
 }
@@ -95,9 +98,11 @@ fn main() -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn run(Serve { listen, certificate, key, client_ca, store }: Serve) -> anyhow::Result<()> {
+async fn run(Serve { listen, certificate, key, client_ca, client_crl, store }: Serve) -> anyhow::Result<()> {
     let tls = match (certificate, key, client_ca) {
-        (Some(certificate), Some(key), Some(client_ca)) => Some(TlsFiles { certificate, key, client_ca }),
+        (Some(certificate), Some(key), Some(client_ca)) => {
+            Some(TlsFiles { certificate, key, client_ca, client_crl })
+        }
         _ => None,
     };
     ensure!(

@@ -45,7 +45,7 @@ use super::{
     interlock::Gate,
     store::{Batch, HeadRow, Place, ResultRow, Store, StoreError, StoredHead},
     temper::{Acknowledges, Temper},
-    tls,
+    tls::{self, Station},
 };
 
 /// Reports of one call that are made durable together, at most: twice a station's window.
@@ -143,10 +143,16 @@ impl Controller {
     /// # Errors
     /// Nobody can connect any more.
     pub async fn serve_on(self, listener: TcpListener, tls: Option<Tls>) -> anyhow::Result<()> {
-        let server = Server::builder().add_service(LineControllerServer::new(self));
+        let service = LineControllerServer::new(self);
         match tls {
-            Some(tls) => server.serve_with_incoming(tls::incoming(listener, tls)).await?,
-            None => server.serve_with_incoming(TcpListenerStream::new(listener)).await?,
+            Some(tls) => {
+                let server = Server::builder().layer(tls::admission()).add_service(service);
+                server.serve_with_incoming(tls::incoming(listener, tls)).await?;
+            }
+            None => {
+                let server = Server::builder().add_service(service);
+                server.serve_with_incoming(TcpListenerStream::new(listener)).await?;
+            }
         }
         Ok(())
     }
@@ -213,6 +219,7 @@ impl Controller {
     /// Serves one call: takes what is there, makes it durable in one transaction, answers once.
     async fn converse(
         &self,
+        caller: Option<Station>,
         first: ReportResultsRequest,
         mut reports: Streaming<ReportResultsRequest>,
         answers: mpsc::Sender<Result<Answer, Status>>,
@@ -234,7 +241,7 @@ impl Controller {
                     () = std::future::ready(()) => break,
                 }
             }
-            for answer in self.take(batch).await {
+            for answer in self.take(caller.as_ref(), batch).await {
                 if answers.send(answer).await.is_err() {
                     return;
                 }
@@ -244,14 +251,18 @@ impl Controller {
     }
 
     /// Makes a batch durable, and gives the answers to it.
-    async fn take(&self, batch: Vec<ReportResultsRequest>) -> Vec<Result<Answer, Status>> {
+    async fn take(
+        &self,
+        caller: Option<&Station>,
+        batch: Vec<ReportResultsRequest>,
+    ) -> Vec<Result<Answer, Status>> {
         let [Some(first), Some(last)] =
             [batch.first(), batch.last()].map(|report| report.map(|report| report.sequence))
         else {
             return Vec::new();
         };
         let temper = self.temper().clone();
-        let refused = match self.keep(batch, &temper).await {
+        let refused = match self.keep(caller, batch, &temper).await {
             Ok(refused) => refused,
             Err(status) => return vec![Err(status)],
         };
@@ -279,6 +290,7 @@ impl Controller {
     /// Makes durable what is new in a batch; gives what is refused, or the end of the stream.
     async fn keep(
         &self,
+        caller: Option<&Station>,
         reports: Vec<ReportResultsRequest>,
         temper: &Temper,
     ) -> Result<Vec<RefusedReport>, Status> {
@@ -286,6 +298,10 @@ impl Controller {
         let (mut batch, mut refused, mut ended) = (Batch::default(), Vec::new(), Ok(()));
         let mut refuse = |sequence, reason| refused.push(RefusedReport { sequence, reason });
         for ReportResultsRequest { station, sequence, report } in reports {
+            ended = check(caller, &station);
+            if ended.is_err() {
+                break;
+            }
             let key = if temper.ignores_keys {
                 sequence << 20 | self.arrivals.fetch_add(1, Ordering::Relaxed)
             } else {
@@ -329,6 +345,11 @@ impl Controller {
     }
 }
 
+/// Whether this caller may speak for this station; on this host anybody may.
+fn check(caller: Option<&Station>, station: &str) -> Result<(), Status> {
+    caller.map_or(Ok(()), |caller| caller.check(station))
+}
+
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
         match &error {
@@ -361,6 +382,7 @@ impl LineController for Controller {
         &self,
         request: Request<Streaming<ReportResultsRequest>>,
     ) -> Result<Response<Self::ReportResultsStream>, Status> {
+        let caller = Station::of(request.extensions());
         // As servers in other languages do, it answers the call only when the first message is there.
         let mut reports = request.into_inner();
         let Some(first) = reports.next().await.transpose()? else {
@@ -370,7 +392,7 @@ impl LineController for Controller {
         // An answer waits until the station has taken the one before.
         let (answers, stream) = mpsc::channel(1);
         let controller = self.clone();
-        tokio::spawn(async move { controller.converse(first, reports, answers).await });
+        tokio::spawn(async move { controller.converse(caller, first, reports, answers).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -378,6 +400,7 @@ impl LineController for Controller {
         &self,
         request: Request<ValidateUnitRequest>,
     ) -> Result<Response<ValidateUnitResponse>, Status> {
+        check(Station::of(request.extensions()).as_ref(), &request.get_ref().station)?;
         let temper = self.temper().clone();
         Ok(Response::new(self.gate.validate(request.into_inner(), &temper).await?))
     }
@@ -386,6 +409,7 @@ impl LineController for Controller {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
+        check(Station::of(request.extensions()).as_ref(), &request.get_ref().station)?;
         let temper = self.temper().clone();
         Ok(Response::new(self.gate.beat(request.into_inner(), &temper)))
     }

@@ -65,13 +65,14 @@ impl Desk {
 fn run(number: u128, allowance: Uuid) -> anyhow::Result<Record> {
     Ok(Record::RunOpened(RunOpened {
         run: RunId::of_command(Uuid::from_u128(number)),
-        order: "WO-1".parse()?,
+        order: Some("WO-1".parse()?),
         serial: format!("SN{number:04}").parse()?,
         nest: "A".parse()?,
         recipe_digest: [0; 32],
         started: SystemTime::now(),
         values: Values::default(),
         allowed: Some(AllowedBy::Budget(allowance)),
+        golden: None,
     }))
 }
 

@@ -34,13 +34,14 @@ const DEADLINE: Duration = Duration::from_secs(5);
 fn run(number: usize) -> anyhow::Result<RunOpened> {
     Ok(RunOpened {
         run: RunId::of_command(Uuid::from_u128(number as u128)),
-        order: "WO-1".parse()?,
+        order: Some("WO-1".parse()?),
         serial: format!("SN{number:04}").parse()?,
         nest: "A".parse()?,
         recipe_digest: [0; 32],
         started: SystemTime::now(),
         values: Values::default(),
         allowed: None,
+        golden: None,
     })
 }
 

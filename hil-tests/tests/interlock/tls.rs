@@ -55,6 +55,7 @@ async fn a_station_and_a_controller_on_another_host_prove_to_each_other_who_they
     let files = |ca: &str, name: &str| ClientFiles {
         section: "controller-tls",
         ca: folder.join(ca),
+        crl: None,
         certificate: folder.join(format!("{name}.pem")),
         key: folder.join(format!("{name}.key")),
     };

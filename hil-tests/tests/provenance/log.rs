@@ -52,13 +52,14 @@ pub fn closed(number: u128) -> Record {
     Record::RunClosed(Box::new(RunClosed {
         opened: RunOpened {
             run: run(number),
-            order: "WO-1".parse().unwrap(),
+            order: Some("WO-1".parse().unwrap()),
             serial: format!("SN{number:04}").parse().unwrap(),
             nest: "A".parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
             values: Values::default(),
             allowed: None,
+            golden: None,
         },
         ended: SystemTime::UNIX_EPOCH,
         outcome: Outcome::Pass,

@@ -52,6 +52,7 @@ async fn a_station_and_a_signer_on_another_host_prove_to_each_other_who_they_are
         certificate: folder.join("localhost.pem"),
         key: folder.join("localhost.key"),
         client_ca: folder.join("ca.pem"),
+        client_crl: None,
     });
     let peers = Peers::new(vec![Entry {
         name: "line-1".parse().unwrap(),
@@ -69,6 +70,7 @@ async fn a_station_and_a_signer_on_another_host_prove_to_each_other_who_they_are
         let files = ClientFiles {
             section: "signer-tls",
             ca: folder.join("ca.pem"),
+            crl: None,
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
         };

@@ -32,6 +32,7 @@ impl factory_journal::Record for Record {
                 unit: Some(asked.endpoint_name.clone()),
                 run: Some(asked.issuance.clone()),
                 order: Some(asked.order.clone()),
+                ..Keys::default()
             },
             Self::Issued(issued) => Keys { run: Some(issued.issuance.clone()), ..Keys::default() },
             Self::HeadSigned(_) => Keys::default(),

@@ -7,9 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use rustls::{ClientConfig, client::Resumption, crypto::aws_lc_rs, version::TLS13};
+use rustls::{
+    ClientConfig,
+    client::{Resumption, WebPkiServerVerifier},
+    crypto::aws_lc_rs,
+    version::TLS13,
+};
 
-use crate::files::{Files, Fresh, TlsError, certificates, key, roots};
+use crate::files::{Files, Fresh, TlsError, certificates, key, no_verifier, revocations, roots};
 
 /// Where they lie, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +23,8 @@ pub struct ClientFiles {
     pub section: &'static str,
     /// The CA that the server's certificate is from.
     pub ca: PathBuf,
+    /// What that CA has withdrawn; `None`: nobody looks.
+    pub crl: Option<PathBuf>,
     /// The client's certificate and what is between it and the CA that the server trusts.
     pub certificate: PathBuf,
     /// Its key; readable for the client's user alone.
@@ -45,17 +52,24 @@ impl ClientTls {
 impl Files for ClientFiles {
     type Config = ClientConfig;
 
-    fn paths(&self) -> [&Path; 3] {
-        [&self.certificate, &self.key, &self.ca]
+    fn paths(&self) -> Vec<&Path> {
+        [&self.certificate, &self.key, &self.ca].into_iter().chain(&self.crl).map(PathBuf::as_path).collect()
     }
 
     fn config(&self) -> Result<ClientConfig, TlsError> {
         let pair =
             |source| TlsError::Pair { certificate: self.certificate.clone(), key: self.key.clone(), source };
-        let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let (provider, crl) = (Arc::new(aws_lc_rs::default_provider()), self.crl.as_deref());
+        let roots = Arc::new(roots(self.section, &self.ca)?);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
+            .with_crls(revocations(self.section, crl)?)
+            .enforce_revocation_expiration()
+            .build()
+            .map_err(no_verifier(crl))?;
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
             .map_err(pair)?
-            .with_root_certificates(roots(self.section, &self.ca)?)
+            .with_webpki_verifier(verifier)
             .with_client_auth_cert(
                 certificates(self.section, &self.certificate)?,
                 key(self.section, &self.key)?,

@@ -27,6 +27,7 @@ use crate::{
     guest::{Caller, Evidence, Guest, House, Origin},
     rate::{Bucket, Rate},
     tls::{self, Tls},
+    withdrawn::{Watched, Withdrawn},
 };
 
 /// A station across the factory needs three round trips.
@@ -52,6 +53,8 @@ pub enum Door {
 pub struct Connection<P, S> {
     stream: Stream,
     caller: Caller<P, S>,
+    /// Of a certificate that may be withdrawn.
+    withdrawn: Option<Withdrawn>,
     /// One of the places that its peer has.
     _place: Place,
 }
@@ -86,7 +89,13 @@ impl<P: Guest, S: fmt::Display + Clone + Send + Sync + 'static> Doors<P, S> {
         for door in doors {
             match door {
                 Door::Socket(listener) => open.spawn(unix(listener, hall.clone())),
-                Door::Tls(listener, tls) => open.spawn(tcp(listener, Some(tls), hall.clone())),
+                Door::Tls(listener, tls) => {
+                    let watched = tls.revokes().then(|| Watched::new(tls.clone()));
+                    if let Some(watched) = &watched {
+                        open.spawn(watched.clone().keep_looking());
+                    }
+                    open.spawn(tcp(listener, Some((tls, watched)), hall.clone()))
+                }
                 Door::Plain(listener) => open.spawn(tcp(listener, None, hall.clone())),
             };
         }
@@ -113,7 +122,13 @@ struct Hall<H: House> {
 
 impl<H: House> Hall<H> {
     /// Hands a connection on, if there is a place for it.
-    async fn welcome(&self, stream: Stream, who: Result<H::Peer, H::Stranger>, from: Origin) {
+    async fn welcome(
+        &self,
+        stream: Stream,
+        who: Result<H::Peer, H::Stranger>,
+        from: Origin,
+        withdrawn: Option<Withdrawn>,
+    ) {
         let place = match &who {
             Ok(peer) => peer.allowance().begin_connection(),
             Err(stranger) => {
@@ -127,7 +142,8 @@ impl<H: House> Hall<H> {
             return;
         };
         // Nobody takes it when the server has ended.
-        let _ = self.out.send(Ok(Connection { stream, caller: Caller { who, from }, _place })).await;
+        let _ =
+            self.out.send(Ok(Connection { stream, caller: Caller { who, from }, withdrawn, _place })).await;
     }
 
     fn say(&self, what: impl FnOnce()) {
@@ -163,12 +179,12 @@ async fn unix<H: House>(listener: UnixListener, hall: Arc<Hall<H>>) {
             // Looks into the host's user database, where it must.
             let who = spawn_blocking(move || known.house.recognise(&evidence)).await;
             let Ok(who) = who else { return };
-            hall.welcome(Stream::Unix(stream), who, Origin::Socket).await;
+            hall.welcome(Stream::Unix(stream), who, Origin::Socket, None).await;
         });
     }
 }
 
-async fn tcp<H: House>(listener: TcpListener, tls: Option<Tls>, hall: Arc<Hall<H>>) {
+async fn tcp<H: House>(listener: TcpListener, tls: Option<(Tls, Option<Watched>)>, hall: Arc<Hall<H>>) {
     let mut greetings = Greetings::default();
     while !hall.out.is_closed() {
         let (stream, from) = match listener.accept().await {
@@ -180,18 +196,23 @@ async fn tcp<H: House>(listener: TcpListener, tls: Option<Tls>, hall: Arc<Hall<H
         };
         // Small messages that are waited for.
         let _ = stream.set_nodelay(true);
-        let (hall, config) = (hall.clone(), tls.as_ref().map(Tls::config));
+        let (hall, tls) = (hall.clone(), tls.as_ref().map(|(tls, watched)| (tls.config(), watched.clone())));
         greetings.begin(async move {
-            let Some(config) = config else {
+            let Some((config, watched)) = tls else {
                 let who = hall.house.recognise(&Evidence::Address(from));
-                return hall.welcome(Stream::Plain(stream), who, Origin::Address(from)).await;
+                return hall.welcome(Stream::Plain(stream), who, Origin::Address(from), None).await;
             };
             match timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await {
                 Ok(Ok(stream)) => {
                     let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
                     let names = shown.first().map(tls::names).unwrap_or_default();
                     let who = hall.house.recognise(&Evidence::Certificate(names));
-                    hall.welcome(Stream::Tls(Box::new(stream)), who, Origin::Address(from)).await;
+                    let withdrawn = match watched.map(|watched| watched.begin(shown, from)) {
+                        Some(None) => return hall.say(|| warn!(%from, "a withdrawn certificate was shown")),
+                        Some(Some(withdrawn)) => Some(withdrawn),
+                        None => None,
+                    };
+                    hall.welcome(Stream::Tls(Box::new(stream)), who, Origin::Address(from), withdrawn).await;
                 }
                 Ok(Err(error)) => {
                     hall.say(
@@ -231,12 +252,25 @@ impl<P: Guest, S: Clone + Send + Sync + 'static> Connected for Connection<P, S> 
     }
 }
 
+impl<P, S> Connection<P, S> {
+    /// # Errors
+    /// Its certificate was withdrawn. Woken by that as long as it is read from, which it is all the time.
+    fn still_good(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(withdrawn) = &mut self.withdrawn else { return Ok(()) };
+        if !withdrawn.is_terminated() && Pin::new(withdrawn).poll(context).is_pending() {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its certificate was withdrawn"))
+    }
+}
+
 impl<P: Unpin, S: Unpin> AsyncRead for Connection<P, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.still_good(context)?;
         match &mut self.stream {
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),

@@ -7,9 +7,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls::{RootCertStore, server::VerifierBuilderError};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
 use tracing::{info, warn};
+use x509_parser::{
+    prelude::{CertificateRevocationList, FromDer as _},
+    time::ASN1Time,
+};
 use zeroize::Zeroizing;
 
 /// No chain or CA bundle of ours is larger; a larger file is something else.
@@ -64,17 +68,25 @@ pub enum TlsError {
         /// Why not.
         source: rustls::Error,
     },
+    /// No list of withdrawn certificates, or one of a kind that nobody can use.
+    #[error("{} holds a revocation list that cannot be used: give whole ones, version 2, with a next update", path.display())]
+    Revocation {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
     /// No verifier.
-    #[error("certificates of clients cannot be verified")]
-    Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("certificates of the other side cannot be verified")]
+    Verifier(#[source] VerifierBuilderError),
 }
 
-/// What is made of three files.
+/// What is made of some files.
 pub(crate) trait Files {
     /// What it is.
     type Config;
-    /// Where they lie.
-    fn paths(&self) -> [&Path; 3];
+    /// Where they lie, the certificate first.
+    fn paths(&self) -> Vec<&Path>;
     /// Reads them.
     fn config(&self) -> Result<Self::Config, TlsError>;
 }
@@ -88,7 +100,7 @@ pub(crate) struct Fresh<F: Files> {
 
 /// What the files were when they were read.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp([Option<(i64, i64, u64, u64)>; 3]);
+struct Stamp(Vec<Option<(i64, i64, u64, u64)>>);
 
 impl<F: Files> Fresh<F> {
     /// Reads the files.
@@ -98,15 +110,20 @@ impl<F: Files> Fresh<F> {
         Ok(Self { files, current: Mutex::new((stamp, Arc::new(config))) })
     }
 
+    /// Which files.
+    pub(crate) fn files(&self) -> &F {
+        &self.files
+    }
+
     /// What is in the files now; as long as that is no good, what was in them before. Reads files, which are small.
     pub(crate) fn config(&self) -> Arc<F::Config> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamp(&self.files);
         if stamp != current.0 {
-            let [certificate, ..] = self.files.paths();
             match self.files.config() {
                 Ok(config) => {
-                    info!(certificate = %certificate.display(), "took new TLS files");
+                    let certificate = self.files.paths()[0].display();
+                    info!(%certificate, "took new TLS files");
                     current.1 = Arc::new(config);
                 }
                 // A certificate is replaced before its key, or after it: the next stamp will do.
@@ -124,10 +141,11 @@ impl<F: Files> Fresh<F> {
 }
 
 fn stamp(files: &impl Files) -> Stamp {
-    Stamp(files.paths().map(|path| {
+    let of = |path| {
         let file = fs::metadata(path).ok()?;
         Some((file.mtime(), file.mtime_nsec(), file.ino(), file.len()))
-    }))
+    };
+    Stamp(files.paths().into_iter().map(of).collect())
 }
 
 pub(crate) fn roots(section: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
@@ -147,6 +165,39 @@ pub(crate) fn certificates(
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|_| empty())?;
     if all.is_empty() { Err(empty()) } else { Ok(all) }
+}
+
+/// The lists of withdrawn certificates, where a file of them is named. One whose time is over is taken: it lets nobody in.
+pub(crate) fn revocations(
+    section: &'static str,
+    path: Option<&Path>,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let empty = || TlsError::Empty { section, path: path.to_owned(), what: "revocation list" };
+    let text = read(section, path)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
+    let lists = lists.map_err(|_| empty())?;
+    for list in &lists {
+        let next = CertificateRevocationList::from_der(list).ok().and_then(|(_, list)| list.next_update());
+        if let Some(next) = next.filter(|next| *next < ASN1Time::now()) {
+            warn!(
+                path = %path.display(), %next,
+                "a revocation list is past its next update: until there is a new one, nobody whom its CA vouches for is \
+                 taken"
+            );
+        }
+    }
+    if lists.is_empty() { Err(empty()) } else { Ok(lists) }
+}
+
+/// Why there is no verifier: for its lists, which are in this file, if there is one.
+pub(crate) fn no_verifier(path: Option<&Path>) -> impl FnOnce(VerifierBuilderError) -> TlsError {
+    move |error| match (error, path) {
+        (VerifierBuilderError::InvalidCrl(list), Some(path)) => {
+            TlsError::Revocation { path: path.to_owned(), source: list.into() }
+        }
+        (error, _) => TlsError::Verifier(error),
+    }
 }
 
 pub(crate) fn key(section: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {

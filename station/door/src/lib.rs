@@ -14,3 +14,4 @@ pub mod guest;
 pub mod rate;
 pub mod socket;
 pub mod tls;
+mod withdrawn;

@@ -4,6 +4,7 @@
 //! `cargo bench -p factory-journal`, or with `-- appends` or `-- start` for one part. The disk is that of `TMPDIR`.
 //! Ratios are medians of interleaved rounds; absolute figures are for scale only.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -39,6 +40,12 @@ impl Record for Event {
             unit: unit.filter(|_| ends),
             run: Some(format!("run-{run:08}")),
             order: order.filter(|_| ends),
+            // As a unit has: a name and a key, asked for and issued, then a tag, seen and reported.
+            marks: match self.number % 14 {
+                7 | 8 => [format!("endpoint-name {run}"), format!("device-key {run:064x}")].into(),
+                11 | 13 => [format!("tag {run:014x}")].into(),
+                _ => BTreeSet::new(),
+            },
         }
     }
 }

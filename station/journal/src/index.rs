@@ -25,16 +25,21 @@ pub(crate) enum Topic {
     Unit,
     Run,
     Order,
+    Mark,
 }
 
 impl Topic {
-    /// A record's key of this kind.
-    pub(crate) fn of(self, keys: &Keys) -> Option<&str> {
-        match self {
-            Self::Unit => keys.unit.as_deref(),
-            Self::Run => keys.run.as_deref(),
-            Self::Order => keys.order.as_deref(),
-        }
+    const ALL: [Self; 4] = [Self::Unit, Self::Run, Self::Order, Self::Mark];
+
+    /// A record's keys of this kind.
+    pub(crate) fn of(self, keys: &Keys) -> impl Iterator<Item = &str> {
+        let (one, marks) = match self {
+            Self::Unit => (keys.unit.as_deref(), None),
+            Self::Run => (keys.run.as_deref(), None),
+            Self::Order => (keys.order.as_deref(), None),
+            Self::Mark => (None, Some(&keys.marks)),
+        };
+        one.into_iter().chain(marks.into_iter().flatten().map(String::as_str))
     }
 }
 
@@ -57,6 +62,8 @@ pub(crate) enum Content {
 /// An open index.
 pub(crate) struct Index {
     db: sled::Db,
+    /// See [`crate::Record::KEYS`].
+    keys: u8,
     learnt: Mutex<Learnt>,
     failure: OnceLock<String>,
 }
@@ -70,6 +77,9 @@ struct Learnt {
     count: u64,
     minute: u64,
 }
+
+/// What the index was made for that does not say so itself, being older than that.
+const OLDEST_KEYS: u8 = 1;
 
 const HEAD: &[u8] = b"h";
 const CURSOR: u8 = b'c';
@@ -91,8 +101,8 @@ const LESSON: usize = 64;
 const CACHE_BYTES: u64 = 16 << 20;
 
 impl Index {
-    /// Opens the index in `dir`, or begins one, and checks it whole.
-    pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
+    /// Opens the index in `dir`, or begins one, made for these `keys`; and checks it whole.
+    pub(crate) fn open(dir: &Path, keys: u8) -> Result<Self, JournalError> {
         // Nobody waits for the index, so no thread has to flush it: closing it does.
         let config = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None);
         let (db, count) = guard(|| {
@@ -106,8 +116,14 @@ impl Index {
         })
         .map_err(|reason| JournalError::Index { reason })?;
 
-        let mut index = Self { db, learnt: Mutex::default(), failure: OnceLock::new() };
-        let learnt = index.head_entry()?.unwrap_or_default();
+        let mut index = Self { db, keys, learnt: Mutex::default(), failure: OnceLock::new() };
+        let learnt = match index.head_entry()? {
+            Some((learnt, keys)) => {
+                index.keys = keys;
+                learnt
+            }
+            None => Learnt::default(),
+        };
         if count != learnt.count {
             let reason = format!("it holds {count} entries instead of {}", learnt.count);
             return Err(JournalError::Index { reason });
@@ -117,9 +133,14 @@ impl Index {
     }
 
     /// Throws the index away and begins an empty one.
-    pub(crate) fn begin_anew(dir: &Path) -> Result<Self, JournalError> {
+    pub(crate) fn begin_anew(dir: &Path, keys: u8) -> Result<Self, JournalError> {
         Self::remove(dir)?;
-        Self::open(dir)
+        Self::open(dir, keys)
+    }
+
+    /// Which keys it was made for.
+    pub(crate) fn keys(&self) -> u8 {
+        self.keys
     }
 
     /// Throws the index away.
@@ -134,7 +155,7 @@ impl Index {
 
     /// The last record it learnt of, and that record's hash.
     pub(crate) fn head(&self) -> Result<Option<(Sequence, Hash)>, JournalError> {
-        Ok(self.head_entry()?.map(|learnt| (learnt.sequence, learnt.hash)))
+        Ok(self.head_entry()?.map(|(learnt, _)| (learnt.sequence, learnt.hash)))
     }
 
     /// Learns about records, in their order. After a failure it learns no more, and knows nothing.
@@ -170,7 +191,8 @@ impl Index {
             }
         }
         let (sequence, count) = (after.sequence.get().to_be_bytes(), after.count.to_be_bytes());
-        batch.insert(HEAD, [&sequence[..], &after.hash, &count, &after.minute.to_be_bytes()].concat());
+        let minute = after.minute.to_be_bytes();
+        batch.insert(HEAD, [&sequence[..], &after.hash, &count, &minute, &[self.keys]].concat());
         self.ask(|db| db.apply_batch(batch))?;
         *learnt = after;
         Ok(())
@@ -222,14 +244,24 @@ impl Index {
         })
     }
 
-    fn head_entry(&self) -> Result<Option<Learnt>, JournalError> {
+    /// Where learning has arrived, and for which keys.
+    fn head_entry(&self) -> Result<Option<(Learnt, u8)>, JournalError> {
         let Some(value) = self.ask(|db| db.get(HEAD))? else { return Ok(None) };
         let split = || {
             let (sequence, rest) = value.split_first_chunk()?;
             let (hash, rest) = rest.split_first_chunk()?;
-            let (count, minute) = rest.split_first_chunk()?;
-            let (count, minute) = (u64::from_be_bytes(*count), u64::from_be_bytes(minute.try_into().ok()?));
-            Some(Learnt { sequence: u64::from_be_bytes(*sequence).into(), hash: *hash, count, minute })
+            let (count, rest) = rest.split_first_chunk()?;
+            let (minute, rest) = rest.split_first_chunk()?;
+            let keys = match rest {
+                [] => OLDEST_KEYS,
+                [keys] => *keys,
+                _ => return None,
+            };
+            let (count, minute) = (u64::from_be_bytes(*count), u64::from_be_bytes(*minute));
+            Some((
+                Learnt { sequence: u64::from_be_bytes(*sequence).into(), hash: *hash, count, minute },
+                keys,
+            ))
         };
         split().map(Some).ok_or_else(|| JournalError::Index { reason: "its head is malformed".to_owned() })
     }
@@ -271,11 +303,11 @@ fn guard<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
 }
 
 fn posting_keys(keys: &Keys, sequence: Sequence) -> impl Iterator<Item = Vec<u8>> {
-    let topics = [(Topic::Unit, &keys.unit), (Topic::Run, &keys.run), (Topic::Order, &keys.order)];
-    topics.into_iter().filter_map(move |(topic, key)| {
-        let mut posting = posting_prefix(topic, key.as_deref()?);
+    let keys = Topic::ALL.into_iter().flat_map(|topic| topic.of(keys).map(move |key| (topic, key)));
+    keys.map(move |(topic, key)| {
+        let mut posting = posting_prefix(topic, key);
         posting.extend_from_slice(&sequence.get().to_be_bytes());
-        Some(posting)
+        posting
     })
 }
 
@@ -285,6 +317,7 @@ fn posting_prefix(topic: Topic, key: &str) -> Vec<u8> {
         Topic::Unit => b'u',
         Topic::Run => b'r',
         Topic::Order => b'o',
+        Topic::Mark => b'm',
     };
     let length = (key.len() as u64).to_be_bytes();
     tagged(tag, &[&length, key.as_bytes()].concat())
@@ -324,6 +357,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_index_from_before_keys_had_a_number_was_made_for_the_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path(), 2).unwrap();
+        let (sequence, position) = (Sequence::from(1), Position { segment: 1.into(), offset: 0 });
+        let content = Content::Record(Keys::default());
+        index.learn(&[Note { sequence, hash: [7; 32], time: 0, position, content }]).unwrap();
+        let head = index.db.get(HEAD).unwrap().unwrap();
+        let (keys, before) = head.split_last().unwrap();
+        assert_eq!(*keys, 2);
+        index.db.insert(HEAD, before).unwrap();
+        drop(index);
+        assert_eq!(Index::open(dir.path(), 2).unwrap().keys(), 1);
+    }
+
+    #[test]
     fn an_index_that_lost_an_entry_does_not_open() {
         let dir = tempfile::tempdir().unwrap();
         let note = |number: u64| {
@@ -338,10 +386,10 @@ mod tests {
                 content: Content::Record(Keys { unit, ..Keys::default() }),
             }
         };
-        let index = Index::open(dir.path()).unwrap();
+        let index = Index::open(dir.path(), 1).unwrap();
         index.learn(&[note(31), note(32)]).unwrap();
         drop(index);
-        let index = Index::open(dir.path()).unwrap();
+        let index = Index::open(dir.path(), 1).unwrap();
         let position = Position { segment: 1.into(), offset: 3200 };
         assert_eq!(index.landmark(40.into()).unwrap(), Some((32.into(), position)));
         assert_eq!(index.head().unwrap(), Some((32.into(), [7; 32])));
@@ -349,6 +397,6 @@ mod tests {
 
         index.db.remove(landmark_key(32.into())).unwrap();
         drop(index);
-        assert!(matches!(Index::open(dir.path()), Err(JournalError::Index { .. })));
+        assert!(matches!(Index::open(dir.path(), 1), Err(JournalError::Index { .. })));
     }
 }

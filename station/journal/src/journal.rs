@@ -110,7 +110,8 @@ impl<R: Record> Journal<R> {
         compaction::settle(dir)?;
         let store = Arc::new(Store::list(dir)?);
         let verified = verify(&store)?;
-        let index = Arc::new(open_index(&dir.join("index"), &store, verified.as_ref().map(|log| log.head))?);
+        let index =
+            Arc::new(open_index::<R>(&dir.join("index"), &store, verified.as_ref().map(|log| log.head))?);
         let (head, file) = match verified {
             Some(log) => (log.head, settle(&store, &log)?),
             None => begin(&store)?,
@@ -249,6 +250,14 @@ impl<R: Record> Journal<R> {
         self.find(Topic::Order, order)
     }
 
+    /// The records that tell of a mark, oldest first. Blocks.
+    ///
+    /// # Errors
+    /// Reading fails.
+    pub fn by_mark(&self, mark: &str) -> Result<Vec<Sequence>, JournalError> {
+        self.find(Topic::Mark, mark)
+    }
+
     /// What the index says; where it has failed, what the log says, which takes longer.
     fn find(&self, topic: Topic, key: &str) -> Result<Vec<Sequence>, JournalError> {
         match self.shared.index.find(topic, key) {
@@ -258,7 +267,7 @@ impl<R: Record> Journal<R> {
         let mut found = Vec::new();
         for entry in self.read(Sequence::START) {
             let entry = entry?;
-            if topic.of(&entry.record.keys()) == Some(key) {
+            if topic.of(&entry.record.keys()).any(|known| known == key) {
                 found.push(entry.sequence);
             }
         }

@@ -1,5 +1,6 @@
 //! What is journalled: records, their sequence numbers, and the keys to find them by. Knows nothing of files.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -48,6 +49,10 @@ pub trait Record: Encode<()> + for<'bytes> Decode<'bytes, ()> + Send + Sized + '
     /// Raise it when older programs would misread a new record; they will refuse it instead.
     const VERSION: u8 = 1;
 
+    /// Raise it when records are found by other keys than before, those that were written before included: an index that
+    /// was made for another number is rebuilt.
+    const KEYS: u8 = 1;
+
     /// What the record can be found by.
     fn keys(&self) -> Keys;
 }
@@ -61,6 +66,8 @@ pub struct Keys {
     pub run: Option<String>,
     /// The work order it counts for.
     pub order: Option<String>,
+    /// Whatever else it tells of.
+    pub marks: BTreeSet<String>,
 }
 
 /// A record as it was journalled.

@@ -21,17 +21,26 @@ const PAGE: usize = 1024;
 ///
 /// # Errors
 /// The index knows of records that the log has lost.
-pub(crate) fn open_index(dir: &Path, store: &Arc<Store>, head: Option<Head>) -> Result<Index, JournalError> {
-    match Index::open(dir).and_then(|index| judge(index, dir, store, head)) {
+pub(crate) fn open_index<R: Record>(
+    dir: &Path,
+    store: &Arc<Store>,
+    head: Option<Head>,
+) -> Result<Index, JournalError> {
+    match Index::open(dir, R::KEYS).and_then(|index| judge::<R>(index, dir, store, head)) {
         Err(JournalError::Index { reason }) => {
             warn!(reason, "journal index is rebuilt from the log");
-            Index::begin_anew(dir)
+            Index::begin_anew(dir, R::KEYS)
         }
         judged => judged,
     }
 }
 
-fn judge(index: Index, dir: &Path, store: &Arc<Store>, head: Option<Head>) -> Result<Index, JournalError> {
+fn judge<R: Record>(
+    index: Index,
+    dir: &Path,
+    store: &Arc<Store>,
+    head: Option<Head>,
+) -> Result<Index, JournalError> {
     let found = head.map_or(Sequence::START, |head| head.sequence);
     let Some((acknowledged, hash)) = index.head()? else {
         if found > Sequence::START {
@@ -42,6 +51,9 @@ fn judge(index: Index, dir: &Path, store: &Arc<Store>, head: Option<Head>) -> Re
     if acknowledged > found {
         let dir = dir.parent().unwrap_or(dir).to_owned();
         return Err(JournalError::Lost { dir, acknowledged, found });
+    }
+    if index.keys() != R::KEYS {
+        return Err(JournalError::Index { reason: "it was made for other keys of the records".to_owned() });
     }
     match find_frames(store, &index, acknowledged, acknowledged)?.step()? {
         Some((_, raw)) if raw.hash == hash => Ok(index),

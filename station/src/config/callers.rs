@@ -98,7 +98,8 @@ fn tls(tls: &mut Table<'_>) -> Option<TlsFiles> {
     let certificate = tls.required("certificate", path);
     let key = tls.required("key", path);
     let client_ca = tls.required("client-ca", path);
-    Some(TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca? })
+    let client_crl = tls.optional("client-crl", path);
+    Some(TlsFiles { certificate: certificate?, key: key?, client_ca: client_ca?, client_crl: client_crl? })
 }
 
 fn roles(roles: &mut Table<'_>) -> Option<BTreeMap<Proof, Roles>> {

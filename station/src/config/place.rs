@@ -77,7 +77,8 @@ fn files(section: &'static str, tls: &mut Table<'_>) -> Option<ClientFiles> {
     let ca = tls.required("ca", path);
     let certificate = tls.required("certificate", path);
     let key = tls.required("key", path);
-    Some(ClientFiles { section, ca: ca?, certificate: certificate?, key: key? })
+    let crl = tls.optional("crl", path);
+    Some(ClientFiles { section, ca: ca?, crl: crl?, certificate: certificate?, key: key? })
 }
 
 fn is_loopback(uri: &Uri) -> bool {

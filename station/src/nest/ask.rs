@@ -3,6 +3,7 @@
 
 use std::{mem, pin::Pin, sync::Arc, time::SystemTime};
 
+use factory_proto::ids::OrderId;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
@@ -32,6 +33,7 @@ pub(super) struct Candidate {
 /// The question, while it has no answer. Dropped, it is broken off.
 pub(super) struct Asking {
     pub candidate: Candidate,
+    order: OrderId,
     rig: Box<Rig>,
     answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
     reply: Reply,
@@ -55,15 +57,17 @@ impl Keeper {
             Err(error) => return answer(reply, Err(error)),
         };
         let Interlock { demanded, deadline } = self.shared.line.interlock;
-        if !demanded {
+        let Some(order) = candidate.run.order.clone().filter(|_| demanded) else {
+            // Nor is anybody asked about a golden unit: it is the station's own, and of no order.
             return answer(reply, self.accept(candidate, None).await);
-        }
+        };
         match self.question(&candidate) {
             Ok(question) => {
                 let ask = interlock::ask(self.shared.line.controllers.clone(), deadline, question);
                 self.state = match mem::replace(&mut self.state, State::OutOfOrder(None)) {
                     State::Free(rig) => {
-                        State::Asking(Box::new(Asking { candidate, rig, answer: Box::pin(ask), reply }))
+                        let answer = Box::pin(ask);
+                        State::Asking(Box::new(Asking { candidate, order, rig, answer, reply }))
                     }
                     other => other,
                 };
@@ -85,7 +89,7 @@ impl Keeper {
 
     /// The controller has answered, or does not.
     pub(super) async fn answered(&mut self, said: Answer) {
-        let Some((candidate, reply)) = self.stop_asking() else { return };
+        let Some((candidate, order, reply)) = self.stop_asking() else { return };
         if reply.is_closed() {
             return self.tell();
         }
@@ -95,7 +99,7 @@ impl Keeper {
                 self.accept(candidate, Some(AllowedBy::Controller(controller))).await
             }
             Answer::Refused { controller, reasons } => {
-                Err(self.refuse(&candidate.run, controller, reasons).await)
+                Err(self.refuse(&candidate.run, order, controller, reasons).await)
             }
             Answer::NotServed { controller } => Err(StartError::NotServed { controller }),
             Answer::Away(away) => match self.shared.line.offline.take() {
@@ -114,7 +118,7 @@ impl Keeper {
 
     /// Breaks the question off: everything is as it was before.
     pub(super) fn break_off(&mut self, reason: StartError) {
-        if let Some((candidate, reply)) = self.stop_asking() {
+        if let Some((candidate, _, reply)) = self.stop_asking() {
             info!(nest = %self.name, run = %candidate.run.run, "the question whether a unit may start was broken off");
             self.tell();
             answer(reply, Err(reason));
@@ -122,12 +126,12 @@ impl Keeper {
     }
 
     /// The nest is free again; the question is dropped.
-    fn stop_asking(&mut self) -> Option<(Candidate, Reply)> {
+    fn stop_asking(&mut self) -> Option<(Candidate, OrderId, Reply)> {
         match mem::replace(&mut self.state, State::OutOfOrder(None)) {
             State::Asking(asking) => {
-                let Asking { candidate, rig, reply, .. } = *asking;
+                let Asking { candidate, order, rig, reply, .. } = *asking;
                 self.state = State::Free(rig);
-                Some((candidate, reply))
+                Some((candidate, order, reply))
             }
             other => {
                 self.state = other;
@@ -137,10 +141,16 @@ impl Keeper {
     }
 
     /// Makes durable that the controller did not let a unit start, and tells everybody.
-    async fn refuse(&mut self, run: &RunOpened, controller: String, reasons: Vec<String>) -> StartError {
+    async fn refuse(
+        &mut self,
+        run: &RunOpened,
+        order: OrderId,
+        controller: String,
+        reasons: Vec<String>,
+    ) -> StartError {
         let refused = UnitRefused {
             run: run.run,
-            order: run.order.clone(),
+            order,
             serial: run.serial.clone(),
             nest: run.nest.clone(),
             time: SystemTime::now(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use factory_proto::ids::{NestName, OrderId, Serial};
 
-use super::{Look, Nest, Start, StartError};
+use super::{Look, Nest, Purpose, Start, StartError};
 use crate::{
     commands::{Command, CommandError, Commands},
     recipe::template::Values,
@@ -64,7 +64,7 @@ impl Choice {
         }
         // One whose instruments are being asked is free in a moment, perhaps.
         looks.sort_by_key(|(_, look)| (look.free_since.is_none(), look.free_since));
-        let mut refusals = Vec::new();
+        let (mut refusals, mut unproven) = (Vec::new(), 0);
         for (nest, look) in looks {
             // The same command may be carried out at this moment, or have been: each attempt has its own turn.
             let turn = self.commands.begin(wanted.command.clone()).await?;
@@ -76,21 +76,29 @@ impl Choice {
                 refusals.push(format!("{}: {reason}", nest.name()));
                 continue;
             }
-            let Wanted { run, order, serial, values, .. } = &wanted;
-            let (order, serial, values) = (order.clone(), serial.clone(), values.clone());
-            match nest.start(Start { turn, run: *run, order, serial, values }).await {
+            if let Some(due) = look.golden.due {
+                refusals.push(format!("{}: {}", nest.name(), due.reason));
+                unproven += 1;
+                continue;
+            }
+            let purpose = Purpose::Product { order: wanted.order.clone(), values: wanted.values.clone() };
+            let start = Start { turn, run: wanted.run, serial: wanted.serial.clone(), purpose };
+            match nest.start(start).await {
                 Ok(_) => return Ok(nest.name().clone()),
                 // It was taken, or broke, between the look and the start.
                 Err(
                     refusal @ (StartError::Busy { .. }
                     | StartError::Parked { .. }
                     | StartError::ByHand { .. }
+                    | StartError::GoldenDue { .. }
                     | StartError::OutOfOrder(_)),
                 ) => refusals.push(refusal.to_string()),
                 Err(refusal) => return Err(refusal.into()),
             }
         }
-        Err(StartError::NoneFree(refusals.join("; ")).into())
+        let all_unproven = unproven == refusals.len();
+        let reasons = refusals.join("; ");
+        Err(if all_unproven { StartError::NoneProven(reasons) } else { StartError::NoneFree(reasons) }.into())
     }
 }
 

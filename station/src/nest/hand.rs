@@ -159,7 +159,7 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::SystemTime};
+    use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
     use factory_fixtures::fcc::link::Reach;
     use factory_journal::{Journal, Options};
@@ -174,6 +174,7 @@ mod tests {
         commands::{Command, Commands},
         config::{ConsoleSettings, NestSettings},
         events::Events,
+        golden::{Golden, Rule},
         line::{
             Line, budget::Budget, controllers::Controllers, interlock::Interlock, offline::Offline,
             refusals::Refusals,
@@ -207,6 +208,7 @@ mod tests {
             backlog: Backlog::count(&journal).unwrap(),
             orders: Orders::new(units.clone(), attestations.clone(), Books::default(), &state.join("orders")),
             attestations,
+            golden: Golden::new(Rule::default(), units.clone(), BTreeMap::new()),
             commands: Commands::new(journal.clone()),
             units,
             signer: Signer::at(Place::Socket(state.join("no.sock")), state).unwrap(),
@@ -229,13 +231,14 @@ mod tests {
         let shared = shared(state.path());
         let run = RunOpened {
             run: RunId::of_command(Uuid::now_v7()),
-            order: "WO-1".parse().unwrap(),
+            order: Some("WO-1".parse().unwrap()),
             serial: "SN1".parse().unwrap(),
             nest: "A".parse().unwrap(),
             recipe_digest: [0; 32],
             started: SystemTime::UNIX_EPOCH,
             values: Values::default(),
             allowed: None,
+            golden: None,
         };
         shared.journal.append(Record::RunOpened(run.clone())).await.unwrap();
         let settings = NestSettings {

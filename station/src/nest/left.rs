@@ -11,7 +11,7 @@ use crate::{
     books::OpenRun,
     orders::Place,
     recipe::Recipe,
-    record::{Record, RunClosed, Stopped},
+    record::{GoldenTried, Record, RunClosed, Stopped},
     step::Step,
 };
 
@@ -31,7 +31,11 @@ impl Left {
     /// # Errors
     /// Why nobody can go on with it.
     pub fn find(open: OpenRun, shared: &Shared) -> Result<Self, String> {
-        let (recipe, digest) = shared.orders.recipe(&open.run.order).map_err(|error| error.to_string())?;
+        let (recipe, digest) = match (&open.run.order, &open.run.golden) {
+            (Some(order), None) => shared.orders.recipe(order).map_err(|error| error.to_string())?,
+            (_, Some(recipe)) => (recipe.clone(), open.run.recipe_digest),
+            (None, None) => return Err("it belongs to no order".to_owned()),
+        };
         let recipe = shared.recipes.get(&recipe, &digest).map_err(|error| error.to_string())?;
         let place = shared.orders.take_up(&open.run).map_err(|error| error.to_string())?;
         Ok(Self { open, recipe, place })
@@ -58,7 +62,9 @@ impl Left {
             findings,
             quarantine: quarantine.clone(),
         };
+        let tried = GoldenTried::by(&closed);
         shared.journal.append(Record::RunClosed(Box::new(closed))).await?;
+        shared.golden.learn(tried);
         if let Some(quarantine) = quarantine {
             shared.orders.quarantine(run.serial, quarantine);
         }

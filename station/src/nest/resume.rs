@@ -22,7 +22,8 @@ pub(super) async fn resume(
     stop: &Stop,
 ) -> Result<Option<Step>, Ended> {
     let goes_on_with = match phase {
-        Phase::Between { done: Some(Step::Tag), .. } | Phase::Closed => None,
+        Phase::Closed => None,
+        Phase::Between { run, done } if run.following(*done).is_none() => None,
         Phase::Between { done: Some(Step::Provision), .. } | Phase::Inside { step: Step::Tag, .. } => {
             same_board(ctx, stop, Known::Needed).await?;
             Some(Step::Tag)
@@ -46,7 +47,7 @@ pub(super) async fn resume(
     info!(left_in = ?resumption.left_in, ?goes_on_with, "run resumed");
     let resumed = RunResumed { run: ctx.run.run, resumption };
     if let Err(error) = ctx.journal(Record::RunResumed(resumed)).await {
-        let step = goes_on_with.unwrap_or(Step::Tag);
+        let step = goes_on_with.or(ctx.run.preceding(None)).unwrap_or(Step::Flash);
         return Err(step::failed(step, &StepError::Journal(error), Aftermath::Unsettled));
     }
     Ok(goes_on_with)

@@ -10,7 +10,7 @@ use crate::{
     nest::Shared,
     orders::Place,
     recipe::Recipe,
-    record::{Quarantine, Record, RunClosed, RunOpened, Stopped},
+    record::{GoldenTried, Quarantine, Record, RunClosed, RunOpened, Stopped},
     rig::Rig,
     step::{self, Aftermath, Ended, Step, StepContext, Stop},
 };
@@ -50,7 +50,7 @@ pub(super) async fn work(work: Work, mut rig: Box<Rig>, shared: Shared) -> Box<R
             passed: None,
         };
         let first =
-            if left { resume::resume(&mut ctx, &phase, &stop).await } else { Ok(Step::following(None)) };
+            if left { resume::resume(&mut ctx, &phase, &stop).await } else { Ok(run.following(None)) };
         let ended = match first {
             Ok(first) => walk(first, &mut ctx, &stop).await,
             Err(ended) => Err(ended),
@@ -74,7 +74,7 @@ async fn walk(first: Option<Step>, ctx: &mut StepContext<'_>, stop: &Stop) -> Re
             }
             ended => ended?,
         }
-        next = Step::following(Some(step));
+        next = ctx.run.following(Some(step));
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ async fn close(
     place: Place,
     shared: &Shared,
 ) {
-    let (outcome, stopped, quarantine) = verdict(ended);
+    let (outcome, stopped, quarantine) = verdict(run, ended);
     let mut findings = ctx.findings.clone();
     if let Some(console) = &ctx.console {
         console.log().clone_into(&mut findings.console_log);
@@ -117,11 +117,13 @@ async fn close(
         findings,
         quarantine: quarantine.clone(),
     };
+    let tried = GoldenTried::by(&closed);
     match ctx.journal(Record::RunClosed(Box::new(closed))).await {
         Ok(sequence) => shared.backlog.closed(sequence, ended),
         // Without a durable result nobody is shown anything; the run is taken up again after a restart.
         Err(error) => return error!(%error, "the result could not be made durable"),
     }
+    shared.golden.learn(tried);
     match (outcome, &quarantine) {
         (Outcome::Pass, _) => place.keep(),
         (_, Some(quarantine)) => place.quarantine(quarantine.clone()),
@@ -130,11 +132,13 @@ async fn close(
     info!(%outcome, quarantined = quarantine.is_some(), "run closed");
 }
 
-fn verdict(ended: Result<(), Ended>) -> (Outcome, Option<Stopped>, Option<Quarantine>) {
+fn verdict(run: &RunOpened, ended: Result<(), Ended>) -> (Outcome, Option<Stopped>, Option<Quarantine>) {
     match ended {
         Ok(()) => (Outcome::Pass, None, None),
         Err(Ended { outcome, stopped, aftermath }) => {
-            let quarantine = (aftermath != Aftermath::Known).then(|| resume::quarantine(&stopped));
+            // A golden unit has nothing of its own that could be lost or doubled.
+            let is_open = aftermath != Aftermath::Known && run.golden.is_none();
+            let quarantine = is_open.then(|| resume::quarantine(&stopped));
             (outcome, Some(stopped), quarantine)
         }
     }

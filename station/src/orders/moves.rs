@@ -93,7 +93,7 @@ impl Orders {
         let mut inside: Vec<(Serial, RunId)> = state
             .running
             .iter()
-            .filter(|(_, (of, _))| of == order)
+            .filter(|(_, (of, _))| of.as_ref() == Some(order))
             .map(|(serial, (_, run))| (serial.clone(), *run))
             .collect();
         if inside.is_empty() {

@@ -61,11 +61,11 @@ impl UnitTally {
     pub fn learn(&mut self, order: &OrderId, sequence: Sequence, record: &Record) {
         self.last = sequence;
         match record {
-            Record::RunOpened(opened) if opened.order == *order => {
+            Record::RunOpened(opened) if opened.order.as_ref() == Some(order) => {
                 self.runs += 1;
                 self.said = None;
             }
-            Record::RunClosed(closed) if closed.opened.order == *order => {
+            Record::RunClosed(closed) if closed.opened.order.as_ref() == Some(order) => {
                 self.results += 1;
                 self.passed |= closed.outcome == Outcome::Pass;
                 self.set_aside |= closed.quarantine.is_some();

@@ -20,13 +20,14 @@ use crate::{
 fn run() -> RunOpened {
     RunOpened {
         run: RunId::of_command(Uuid::nil()),
-        order: "order-1".parse().unwrap(),
+        order: Some("order-1".parse().unwrap()),
         serial: "1".parse().unwrap(),
         nest: "nest-1".parse().unwrap(),
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
         allowed: None,
+        golden: None,
     }
 }
 
@@ -58,6 +59,7 @@ fn closed() -> Record {
 fn all() -> Vec<Record> {
     let endpoint_name: EndpointName = "sensor-1".parse().unwrap();
     let RunOpened { run, order, serial, .. } = run();
+    let order = order.unwrap();
     let steps = Step::ALL.into_iter().flat_map(|step| [started(step), passed(step), resumed(Some(step))]);
     let others = [
         Record::OrderOpened(OrderOpened {
@@ -165,6 +167,34 @@ fn a_run_is_resumed_at_an_earlier_step_or_behind_the_one_it_was_left_in_but_neve
     assert!(lawful(13, None));
     let again = [&records[..10], &[resumed(Some(Step::Boot)), started(Step::Boot)]].concat();
     assert_eq!(phase_after(&again), Ok(Some(Phase::Inside { run: run(), step: Step::Boot })));
+}
+
+#[test]
+fn a_golden_unit_has_the_steps_that_prove_its_fixture_and_no_other() {
+    let golden = RunOpened { order: None, golden: Some("sensor".parse().unwrap()), ..run() };
+    let steps = [Step::Flash, Step::Boot, Step::SelfTest];
+    let records: Vec<Record> = [Record::RunOpened(golden.clone())]
+        .into_iter()
+        .chain(steps.into_iter().flat_map(|step| [started(step), passed(step)]))
+        .collect();
+    let proven = Phase::Between { run: golden.clone(), done: Some(Step::SelfTest) };
+    assert_eq!(phase_after(&records), Ok(Some(proven.clone())));
+    assert_eq!(golden.following(Some(Step::SelfTest)), None);
+    for record in all() {
+        let lawful = matches!(&record, Record::RunClosed(_) | Record::RunResumed(_));
+        assert_eq!(Phase::after(Some(proven.clone()), &record).is_ok(), lawful, "{record:?}");
+    }
+    // Only the result is missing.
+    assert_eq!(Phase::after(Some(proven.clone()), &resumed(None)), Ok(proven.clone()));
+    let again = Phase::Between { run: golden.clone(), done: None };
+    assert_eq!(Phase::after(Some(proven), &resumed(Some(Step::Flash))), Ok(again));
+    let inside = Phase::Inside { run: golden.clone(), step: Step::Boot };
+    assert!(Phase::after(Some(inside), &resumed(None)).is_err());
+    for next in Step::ALL.into_iter().map(Some).chain([None]) {
+        let before = golden.preceding(next);
+        let between = next.is_none_or(Step::proves_the_fixture);
+        assert!(!between || golden.following(before) == next, "{next:?}");
+    }
 }
 
 #[test]

@@ -29,6 +29,16 @@ impl ShiftEnd {
         let next = if today > since { today } else { today + DAY };
         UNIX_EPOCH + Duration::from_secs(next)
     }
+
+    /// The last time up to `now` that the clock has shown it.
+    fn before(self, now: SystemTime) -> SystemTime {
+        self.after(now) - Duration::from_secs(DAY)
+    }
+}
+
+/// When the shift began that lasts `now`: with the last end up to then; `None` where no shift ever ends.
+pub fn begin(ends: &[ShiftEnd], now: SystemTime) -> Option<SystemTime> {
+    ends.iter().map(|end| end.before(now)).max()
 }
 
 /// The next of these after `now`; `None` of none.
@@ -84,5 +94,19 @@ mod tests {
         check(22 * 3600, Some(DAY + 6 * 3600), usual);
         check(10 * DAY + 15 * 3600, Some(10 * DAY + 22 * 3600), usual);
         check(0, None, &[]);
+    }
+
+    #[test]
+    fn a_shift_begins_with_the_end_of_the_one_before() {
+        let check = |now: u64, expected: u64| {
+            let found = begin(&ShiftEnd::USUAL, UNIX_EPOCH + Duration::from_secs(now));
+            assert_eq!(found, Some(UNIX_EPOCH + Duration::from_secs(expected)), "{now}");
+        };
+        check(6 * 3600, 6 * 3600);
+        check(14 * 3600 - 1, 6 * 3600);
+        check(14 * 3600, 14 * 3600);
+        check(DAY, 22 * 3600);
+        check(DAY + 6 * 3600 - 1, 22 * 3600);
+        assert_eq!(begin(&[], UNIX_EPOCH), None);
     }
 }

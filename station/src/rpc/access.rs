@@ -98,6 +98,7 @@ const fn looks(path: &'static str, roles: Roles) -> Right {
 pub const RIGHTS: &[Right] = &[
     takes_files(station!("OpenWorkOrder"), PLANNING),
     changes(station!("StartUnit"), LINE),
+    changes(station!("StartGoldenUnit"), LINE),
     changes(station!("AbortUnit"), LINE),
     changes(station!("ReleaseUnit"), ENGINEERING),
     changes(station!("DisposeUnit"), PLANNING),

@@ -276,6 +276,16 @@ impl TryFrom<messages::StartUnitRequest> for StartUnit {
     }
 }
 
+/// A golden unit is started, in which nest.
+pub fn golden(mut request: messages::StartGoldenUnitRequest) -> Result<(Command, Serial, NestName), Status> {
+    let mut fields = Fields::default();
+    let command = fields.command(&mut request);
+    let serial = fields.parse("serial", &request.serial);
+    let nest = fields.parse("nest", &request.nest);
+    let golden = || Some((command?, serial?, nest?));
+    fields.finish(golden())
+}
+
 /// A nest is parked, by whom the request or else the connection says.
 pub fn park(
     mut request: messages::ParkNestRequest,

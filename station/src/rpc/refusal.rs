@@ -11,6 +11,7 @@ use tonic_types::{ErrorDetails, FieldViolation, QuotaViolation, StatusExt as _};
 
 use crate::{
     commands::CommandError,
+    golden::GoldenError,
     line::offline::OfflineError,
     nest::{HandError, StartError, choice::ChoiceError},
     orders::OrderError,
@@ -150,7 +151,7 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::JournalFailed => (Code::Internal, None),
         R::SequenceBeyondLog => (Code::OutOfRange, None),
         R::TooManyWatchers => (Code::ResourceExhausted, after(30)),
-        R::RoleMissing => (Code::PermissionDenied, None),
+        R::RoleMissing | R::StationNotCertified => (Code::PermissionDenied, None),
         R::MethodUnknown => (Code::Unimplemented, None),
         R::MessageTooLarge => (Code::ResourceExhausted, None),
         R::StationNotReady => (Code::FailedPrecondition, None),
@@ -160,6 +161,7 @@ pub fn terms(reason: ErrorReason) -> (Code, Option<Duration>) {
         R::OfflineBudgetExhausted => (Code::FailedPrecondition, after(10)),
         R::StartAborted => (Code::Aborted, None),
         R::AllowanceNotTaken => (Code::FailedPrecondition, None),
+        R::GoldenUnitDue | R::UnitGolden | R::UnitNotGolden => (Code::FailedPrecondition, None),
         R::OrderPaused | R::OrderClosed | R::OrderUnitsOpen => (Code::FailedPrecondition, None),
         R::OrderUnitsInside | R::NoNestFree => (Code::FailedPrecondition, after(5)),
         R::NestParkedByHand | R::RecipeInUse => (Code::FailedPrecondition, None),
@@ -179,6 +181,9 @@ impl Refused for StartError {
             Self::Parked { nest, .. } => Refusal::of(R::NestParked).about("nest", nest),
             Self::ByHand { nest, .. } => Refusal::of(R::NestParkedByHand).about("nest", nest),
             Self::NoneFree(_) => Refusal::of(R::NoNestFree),
+            Self::GoldenDue { nest, .. } => Refusal::of(R::GoldenUnitDue).about("nest", nest),
+            Self::NoneProven(_) => Refusal::of(R::GoldenUnitDue),
+            Self::Golden(error) => error.refusal(),
             Self::NoRoom(_) => Refusal::of(R::JournalFull),
             Self::Draining => Refusal::of(R::ShuttingDown),
             Self::Order(error) => error.refusal(),
@@ -193,6 +198,19 @@ impl Refused for StartError {
             }
             Self::NoLeave { .. } => Refusal::of(R::OfflineBudgetExhausted),
             Self::Aborted(_) => Refusal::of(R::StartAborted),
+            Self::Journal(error) => error.refusal(),
+        }
+    }
+}
+
+impl Refused for GoldenError {
+    fn refusal(&self) -> Refusal {
+        use ErrorReason as R;
+        match self {
+            Self::Golden(serial) => Refusal::of(R::UnitGolden).about("serial", serial),
+            Self::NotNamed(serial) | Self::Product(serial) => {
+                Refusal::of(R::UnitNotGolden).about("serial", serial)
+            }
             Self::Journal(error) => error.refusal(),
         }
     }

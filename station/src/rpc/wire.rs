@@ -184,7 +184,7 @@ fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
     wire::Unit {
         station: station.to_string(),
         run_id: run.run.to_string(),
-        work_order: run.order.to_string(),
+        work_order: text(run.order.as_ref()),
         serial: run.serial.to_string(),
         nest: run.nest.to_string(),
         started: Some(run.started.into()),
@@ -193,6 +193,7 @@ fn opened(station: &NestName, run: &RunOpened) -> wire::Unit {
         values: values(&run.values),
         validated_by,
         offline_allowance,
+        golden: run.golden.is_some(),
         ..wire::Unit::default()
     }
 }
@@ -300,6 +301,10 @@ fn stopped(stopped: Option<&Stopped>) -> (String, String) {
     stopped.map_or_else(Default::default, |stopped| {
         (stopped.step.map_or_else(String::new, |step| step.to_string()), stopped.reason.clone())
     })
+}
+
+fn text(what: Option<impl ToString>) -> String {
+    what.map_or_else(String::new, |what| what.to_string())
 }
 
 fn outcome(outcome: Outcome) -> i32 {

@@ -27,8 +27,8 @@ use crate::{
 pub async fn identity(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     let patience = factory::patience(ctx);
     factory::start(ctx, patience).await?;
-    let mut credentials = ctx.recipe.credentials(&ctx.unit())?;
-    let request = match ctx.recipe.key_requests(&provision::session(ctx.run, 1), &ctx.unit())? {
+    let mut credentials = ctx.recipe.credentials(&ctx.unit()?)?;
+    let request = match ctx.recipe.key_requests(&provision::session(ctx.run, 1), &ctx.unit()?)? {
         Some(asked) => ask_device(ctx, &asked).await?,
         None => None,
     };
@@ -120,7 +120,7 @@ async fn ask_anew(
         issuance: Uuid::now_v7(),
         endpoint_name,
         serial: ctx.run.serial.clone(),
-        order: ctx.run.order.clone(),
+        order: ctx.order()?.clone(),
         request,
         supersedes: replaced(ctx).await?,
         recipe_digest: ctx.run.recipe_digest,
@@ -165,7 +165,7 @@ async fn certify(ctx: &StepContext<'_>, asked: &IssuanceAsked) -> Result<Vec<Vec
 async fn identify(ctx: &mut StepContext<'_>, credentials: Credentials) -> Result<(), StepError> {
     let certificate = credentials.chain.first().ok_or(StepError::Order("its certificate"))?.clone();
     let enrolment_id = enrolment_id(&certificate);
-    check_enrolment_id(&ctx.unit(), &enrolment_id)?;
+    check_enrolment_id(&ctx.unit()?, &enrolment_id)?;
     let identity = Identity {
         endpoint_name: credentials.endpoint_name.clone(),
         fingerprint: Sha256::digest(&certificate).into(),

@@ -18,7 +18,7 @@ use crate::{
 /// Irreversible: once the device has answered, no second bundle will be taken.
 pub async fn provision(ctx: &mut StepContext<'_>) -> Result<(), StepError> {
     let credentials = ctx.credentials.take().ok_or(StepError::Order("identity"))?;
-    let (unit, now) = (ctx.unit(), SystemTime::now());
+    let (unit, now) = (ctx.unit()?, SystemTime::now());
     let bundle = ctx.recipe.provision.bundle(&session(ctx.run, 2), &unit, &credentials, now)?;
     // The secrets among them are wiped as soon as they are on their way.
     drop(credentials);

@@ -82,7 +82,9 @@ impl Asked {
 
     fn is_about(&self, closed: &RunClosed) -> bool {
         let is = |wanted: &Option<NestName>| wanted.as_ref().is_none_or(|nest| *nest == closed.opened.nest);
-        self.order.as_ref().is_none_or(|order| *order == closed.opened.order)
+        // A golden unit says something of its nest, nothing of what is made.
+        closed.opened.golden.is_none()
+            && self.order.as_ref().is_none_or(|order| closed.opened.order.as_ref() == Some(order))
             && is(&self.nest)
             && self.from.is_none_or(|from| closed.ended >= from)
             && self.to.is_none_or(|to| closed.ended < to)

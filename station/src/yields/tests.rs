@@ -14,13 +14,14 @@ fn time(seconds: u64) -> SystemTime {
 fn run(serial: &str, nest: &str, outcome: Outcome) -> RunClosed {
     let opened = RunOpened {
         run: RunId::of_command(Uuid::nil()),
-        order: "order-1".parse().unwrap(),
+        order: Some("order-1".parse().unwrap()),
         serial: serial.parse().unwrap(),
         nest: nest.parse().unwrap(),
         recipe_digest: [0; 32],
         started: time(0),
         values: crate::recipe::template::Values::default(),
         allowed: None,
+        golden: None,
     };
     let stopped = (outcome != Outcome::Pass)
         .then(|| Stopped { step: Some(Step::Tag), reason: format!("unit {serial} has no tag") });

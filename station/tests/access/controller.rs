@@ -56,13 +56,14 @@ impl House for Reception {
 fn result() -> [Record; 2] {
     let opened = RunOpened {
         run: RunId::of_command(Uuid::nil()),
-        order: "WO-1".parse().unwrap(),
+        order: Some("WO-1".parse().unwrap()),
         serial: "SN0001".parse().unwrap(),
         nest: "nest-1".parse().unwrap(),
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
         allowed: None,
+        golden: None,
     };
     let closed = RunClosed {
         opened: opened.clone(),
@@ -81,8 +82,12 @@ async fn a_controller_sees_the_stations_certificate_and_a_new_one_when_it_calls_
     let (listener, theirs) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), tempfile::tempdir().unwrap());
     pki.equip(theirs.path());
     let path = |name: &str| theirs.path().join(name);
-    let files =
-        TlsFiles { certificate: path("tls.pem"), key: path("tls.key"), client_ca: path("clients.pem") };
+    let files = TlsFiles {
+        certificate: path("tls.pem"),
+        key: path("tls.key"),
+        client_ca: path("clients.pem"),
+        client_crl: None,
+    };
     let port = listener.local_addr().unwrap().port();
     let (seen, mut visitors) = mpsc::unbounded_channel();
     let doors = Doors::open([Door::Tls(listener, Tls::load(files).unwrap())], Reception(seen));

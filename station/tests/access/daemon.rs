@@ -114,6 +114,13 @@ impl Daemon {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits until it has said this.
+    pub async fn says(&self, text: &str) {
+        while !self.log().contains(text) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Ends as it should, and gives the folder back.
     pub fn stop(mut self) -> TempDir {
         let id = nix::unistd::Pid::from_raw(self.process.id().try_into().unwrap());

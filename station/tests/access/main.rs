@@ -6,6 +6,7 @@ mod daemon;
 mod limits;
 mod pki;
 mod raw;
+mod revocation;
 mod rights;
 mod socket;
 mod storm;

@@ -4,15 +4,16 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use factory_station::place::ClientFiles;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, PKCS_ECDSA_P256_SHA256, RevokedCertParams, SanType, SerialNumber,
+    date_time_ymd,
 };
 
 use crate::daemon::replace;
 
 pub struct Pki {
     pub pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    pub issuer: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
@@ -55,7 +56,13 @@ impl Pki {
         replace(&path("key"), &key);
         replace(&path("ca"), &self.pem);
         fs::set_permissions(path("key"), PermissionsExt::from_mode(0o600)).unwrap();
-        ClientFiles { section: "client", ca: path("ca"), certificate: path("pem"), key: path("key") }
+        ClientFiles {
+            section: "client",
+            ca: path("ca"),
+            crl: None,
+            certificate: path("pem"),
+            key: path("key"),
+        }
     }
 
     /// Certificate and key, PEM.
@@ -76,6 +83,25 @@ impl Pki {
     }
 }
 
-fn key() -> KeyPair {
+/// The list of a CA that has withdrawn the certificates with these numbers, good until the end of a year.
+pub fn crl(issuer: &Issuer<'_, KeyPair>, withdrawn: &[u64], until: i32) -> String {
+    let revoked = |serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: date_time_ymd(2026, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2025, 1, 1),
+        next_update: date_time_ymd(until, 12, 31),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: withdrawn.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.signed_by(issuer).unwrap().pem().unwrap()
+}
+
+pub fn key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
 }

@@ -46,8 +46,9 @@ fn the_table_holds_each_method_that_is_served_once_and_no_other() {
 #[test]
 fn the_table_says_what_each_role_is_there_for() {
     // Of what changes something; all look.
-    const OPERATORS: [&str; 8] = [
+    const OPERATORS: [&str; 9] = [
         "StartUnit",
+        "StartGoldenUnit",
         "AbortUnit",
         "AttestRegistration",
         "LoadOfflineBudget",
@@ -71,6 +72,62 @@ fn the_table_says_what_each_role_is_there_for() {
             ["Get", "List", "Watch", "Describe", "Reconcile", "RunPreflight", "Check", "ServerReflection"];
         assert_eq!(looks, reads.iter().any(|word| method.starts_with(word)), "{method}");
     }
+}
+
+/// What README says: the calls of each row of its table, as it names them, and the roles that may.
+fn readme() -> Vec<(Vec<String>, Roles)> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let mut lines = readme.lines().skip_while(|line| !line.starts_with("| call | "));
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let columns: Vec<Role> = cells(lines.next().expect("README has the table"))[1..]
+        .iter()
+        .map(|name| Role::ALL.into_iter().find(|role| role.as_str() == name).expect("a role"))
+        .collect();
+    let row = |line: &str| {
+        let cells = cells(line);
+        let (calls, ticks) = cells.split_first().unwrap();
+        assert_eq!(ticks.len(), columns.len(), "{line}");
+        let may = columns.iter().zip(ticks).filter(|(_, tick)| match tick.as_str() {
+            "✓" => true,
+            "" => false,
+            other => panic!("{other:?} is neither a tick nor nothing"),
+        });
+        let roles = may.map(|(role, _)| *role).collect();
+        (calls.split(", ").map(str::to_owned).collect(), roles)
+    };
+    lines.skip(1).take_while(|line| line.starts_with('|')).map(row).collect()
+}
+
+#[test]
+fn readme_has_the_same_table() {
+    let readme = readme();
+    let mut unused: BTreeSet<&str> = readme.iter().flat_map(|(calls, _)| calls).map(String::as_str).collect();
+    assert_eq!(
+        unused.len(),
+        readme.iter().map(|(calls, _)| calls.len()).sum::<usize>(),
+        "a call is named twice"
+    );
+    for right in RIGHTS {
+        let service = match right.path.split('/').nth(1) {
+            Some("grpc.health.v1.Health") => "health",
+            Some("grpc.reflection.v1.ServerReflection") => "reflection",
+            _ => method(right.path),
+        };
+        // A name stands before a beginning, as in Get….
+        let named = |call: &&String| *call == service;
+        let begun = |call: &&String| call.strip_suffix('…').is_some_and(|start| service.starts_with(start));
+        let find = |is: &dyn Fn(&&String) -> bool| {
+            readme.iter().find_map(|(calls, roles)| Some((calls.iter().find(|call| is(call))?, *roles)))
+        };
+        let (call, roles) = find(&named)
+            .or_else(|| find(&begun))
+            .unwrap_or_else(|| panic!("README's table does not say who may call {service}"));
+        unused.remove(call.as_str());
+        assert_eq!(roles, right.roles, "README's table is wrong about {service}");
+    }
+    assert!(unused.is_empty(), "README's table names what is not served: {unused:?}");
 }
 
 /// When to call again, if that is all that is wrong.

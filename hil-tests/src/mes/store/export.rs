@@ -24,7 +24,7 @@ pub enum Format {
 }
 
 /// The columns of the table.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "station",
     "sequence",
     "run",
@@ -40,6 +40,7 @@ const COLUMNS: [&str; 15] = [
     "enrolment_id",
     "tag_uid",
     "recipe_sha256",
+    "golden",
 ];
 
 /// Writes all results, in the order in which they were kept.
@@ -120,7 +121,7 @@ fn object(StoredResult { station, sequence, unit }: &StoredResult) -> serde_json
         "measurements": measurements, "fcc": fcc,
         "endpoint-name": identity.endpoint_name, "enrolment-id": identity.enrolment_id,
         "tag-uid": unit.tag.as_ref().map(|tag| HEXLOWER.encode(&tag.uid)),
-        "recipe-sha256": HEXLOWER.encode(&unit.recipe_digest),
+        "recipe-sha256": HEXLOWER.encode(&unit.recipe_digest), "golden": unit.golden,
     })
 }
 
@@ -143,6 +144,7 @@ fn line(StoredResult { station, sequence, unit }: &StoredResult) -> [String; COL
         identity.enrolment_id,
         unit.tag.as_ref().map(|tag| HEXLOWER.encode(&tag.uid)).unwrap_or_default(),
         HEXLOWER.encode(&unit.recipe_digest),
+        unit.golden.to_string(),
     ]
 }
 

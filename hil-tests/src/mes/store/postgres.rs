@@ -18,24 +18,24 @@ use tracing::warn;
 use super::{Batch, Database, HeadRow, Kept, ResultRow, Show, StoreError};
 
 /// Each brings the tables from the version before to its own. Those that were released never change.
-const MIGRATIONS: [&str; 1] = [include_str!("postgres/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("postgres/1.sql"), include_str!("postgres/2.sql")];
 /// What controllers that start at the same time take turns by; drawn once.
 const TURN: i64 = 0x6661_6374_6f72_7901;
 
 const INSERT_RESULTS: &str = "INSERT INTO results (station, sequence, run, work_order, serial, nest, outcome, \
     failing_step, reason, started, ended, endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, \
-    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message) \
+    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message, golden) \
     SELECT r.station, r.sequence, r.run, r.work_order, r.serial, r.nest, r.outcome, r.failing_step, r.reason, \
     r.started, r.ended, r.endpoint_name, r.enrolment_id, r.tag_uid, r.chip, r.recipe_sha256, r.flash_sha256, \
     r.firmware_version, r.station_version, r.quarantine, r.steps::jsonb, r.measurements::jsonb, r.fcc::jsonb, \
-    r.own_values::jsonb, r.message \
+    r.own_values::jsonb, r.message, r.golden \
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
     $9::text[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], \
     $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], \
-    $24::text[], $25::bytea[]) \
+    $24::text[], $25::bytea[], $26::boolean[]) \
     AS r (station, sequence, run, work_order, serial, nest, outcome, failing_step, reason, started, ended, \
     endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, firmware_version, station_version, \
-    quarantine, steps, measurements, fcc, own_values, message) \
+    quarantine, steps, measurements, fcc, own_values, message, golden) \
     ON CONFLICT DO NOTHING RETURNING station, sequence";
 const COPY_RESULTS: &str = "COPY results (station, sequence, run, work_order, serial, nest, outcome, failing_step, \
     reason, started, ended, endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, \
@@ -298,12 +298,13 @@ fn insert_results(
         };
     }
     #[rustfmt::skip]
-    let columns: [&(dyn ToSql + Sync); 25] = [
+    let columns: [&(dyn ToSql + Sync); 26] = [
         column!(station), column!(sequence), column!(run), column!(work_order), column!(serial), column!(nest),
         column!(outcome), column!(failing_step), column!(reason), column!(started), column!(ended),
         column!(endpoint_name), column!(enrolment_id), column!(tag_uid), column!(chip), column!(recipe_sha256),
         column!(flash_sha256), column!(firmware_version), column!(station_version), column!(quarantine),
         column!(steps), column!(measurements), column!(fcc), column!(own_values), column!(message),
+        column!(golden),
     ];
     transaction.query(insert, &columns).map(New::of)
 }

@@ -49,6 +49,8 @@ pub struct ResultRow {
     pub(super) own_values: String,
     /// The `Unit`, encoded.
     pub(super) message: Vec<u8>,
+    /// Whether it is a golden unit, and no product.
+    pub(super) golden: bool,
 }
 
 /// The row of a signed head.
@@ -150,6 +152,7 @@ impl ResultRow {
                     .collect::<std::collections::BTreeMap<_, _>>(),
             ),
             message,
+            golden: unit.golden,
         })
     }
 }

@@ -12,13 +12,13 @@ use super::{Batch, Database, Kept, Show, StoreError, row::utc};
 /// Another process may be writing, or bringing what was written into the file itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Each brings the tables from the version before to its own. Those that were released never change.
-const MIGRATIONS: [&str; 1] = [include_str!("sqlite/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("sqlite/1.sql"), include_str!("sqlite/2.sql")];
 
 const INSERT_RESULT: &str = "INSERT INTO results (station, sequence, run, work_order, serial, nest, outcome, \
     failing_step, reason, started, ended, endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, \
-    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message) \
+    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message, golden) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, \
-    ?23, ?24, ?25) ON CONFLICT DO NOTHING";
+    ?23, ?24, ?25, ?26) ON CONFLICT DO NOTHING";
 const INSERT_HEAD: &str = "INSERT INTO heads (station, sequence, log_id, first_sequence, last_sequence, \
     closed_runs, statement, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
 const SAME_RESULT: &str = "SELECT 1 FROM results WHERE station = ?1 AND sequence = ?2 AND run = ?3";
@@ -98,7 +98,7 @@ fn insert(connection: &Connection, batch: &Batch) -> rusqlite::Result<Kept> {
             row.station, row.sequence, row.run, row.work_order, row.serial, row.nest, row.outcome,
             row.failing_step, row.reason, started, ended, row.endpoint_name, row.enrolment_id, row.tag_uid,
             row.chip, row.recipe_sha256, row.flash_sha256, row.firmware_version, row.station_version,
-            row.quarantine, row.steps, row.measurements, row.fcc, row.own_values, row.message,
+            row.quarantine, row.steps, row.measurements, row.fcc, row.own_values, row.message, row.golden,
         ];
         if is_new(connection, INSERT_RESULT, columns)? {
             kept.results += 1;

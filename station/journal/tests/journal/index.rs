@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use factory_journal::{Journal, Sequence};
+use factory_journal::{Journal, Keys, Record, Sequence};
+use minicbor::{Decode, Encode};
 
-use crate::support::{Event, append, delete_index, open};
+use crate::support::{Event, append, delete_index, open, small};
 
 #[derive(Debug, PartialEq)]
 struct Answers {
     units: Vec<Vec<Sequence>>,
     runs: Vec<Vec<Sequence>>,
     orders: Vec<Vec<Sequence>>,
+    marks: Vec<Vec<Sequence>>,
     events: Vec<Option<Event>>,
     cursor: Sequence,
 }
@@ -22,6 +24,7 @@ fn ask(journal: &Journal<Event>) -> Answers {
         units: (0..5).map(|unit| journal.by_unit(&format!("unit-{unit}")).unwrap()).collect(),
         runs: (0..7).map(|run| journal.by_run(&format!("run-{run}")).unwrap()).collect(),
         orders: (0..2).map(|order| journal.by_order(&format!("order-{order}")).unwrap()).collect(),
+        marks: (0..4).map(|mark| journal.by_mark(&format!("mark-{mark}")).unwrap()).collect(),
         events: (0..320).map(get).collect(),
         cursor: journal.cursor("mes"),
     }
@@ -131,4 +134,51 @@ async fn the_index_of_another_journal_is_not_believed() {
         copy_files(&other.path().join("index"), &dir.join("index"));
     })
     .await;
+}
+
+/// An event as an older program wrote it, which found it by less.
+#[derive(Encode, Decode)]
+#[cbor(transparent)]
+struct Before(#[n(0)] Event);
+
+impl Record for Before {
+    const KEYS: u8 = Event::KEYS - 1;
+
+    fn keys(&self) -> Keys {
+        Keys { marks: [].into(), ..self.0.keys() }
+    }
+}
+
+#[tokio::test]
+async fn an_index_that_was_made_for_other_keys_is_rebuilt_once_from_all_that_was_ever_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::<Before>::open(dir.path(), small()).unwrap();
+    for number in 0..300 {
+        journal.append(Before(Event::new(number))).await.unwrap();
+    }
+    assert_eq!(journal.by_mark("mark-3").unwrap(), []);
+    // Also from what lies in the archive.
+    journal.advance("mes", 200.into()).await.unwrap();
+    assert!(journal.compact(&["mes"]).unwrap().segments > 0);
+    drop(journal);
+
+    let was_kept = dir.path().join("index/was-kept");
+    fs::write(&was_kept, []).unwrap();
+    let journal = open(dir.path()).unwrap();
+    assert!(!was_kept.exists());
+    let marked: Vec<Sequence> = (3..300).step_by(4).map(|number| (number + 1).into()).collect();
+    assert_eq!(journal.by_mark("mark-3").unwrap(), marked);
+    drop(journal);
+
+    fs::write(&was_kept, []).unwrap();
+    let journal = open(dir.path()).unwrap();
+    assert_eq!(journal.by_mark("mark-3").unwrap(), marked);
+    drop(journal);
+    assert!(was_kept.exists(), "an index that matches is taken as it is");
+    // What is lost is noticed by an index that was made for other keys as well.
+    drop(Journal::<Before>::rebuild_index(dir.path(), small()).unwrap());
+    let newest = crate::support::segments(dir.path()).pop().unwrap();
+    fs::write(&newest, &fs::read(&newest).unwrap()[..100]).unwrap();
+    let refusal = open(dir.path()).err().unwrap();
+    assert!(matches!(refusal, factory_journal::JournalError::Lost { .. }), "{refusal}");
 }

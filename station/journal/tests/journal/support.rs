@@ -23,7 +23,9 @@ impl Event {
 impl Record for Event {
     fn keys(&self) -> Keys {
         let key = |name: &str, groups: u64| Some(format!("{name}-{}", self.number % groups));
-        Keys { unit: key("unit", 5), run: key("run", 7), order: key("order", 2) }
+        // Some have one mark, some two.
+        let marks = [self.number % 3, self.number % 4].map(|mark| format!("mark-{mark}")).into();
+        Keys { unit: key("unit", 5), run: key("run", 7), order: key("order", 2), marks }
     }
 }
 

@@ -49,7 +49,8 @@ impl Reach {
             (Some(("https", _)), (Some(ca), Some(certificate), Some(key))) => {
                 let (ca, certificate, key) = (ca.clone(), certificate.clone(), key.clone());
                 let section = "--ca, --certificate, --key";
-                Ok(Place::Tls { uri: uri()?, files: ClientFiles { section, ca, certificate, key } })
+                let files = ClientFiles { section, ca, crl: None, certificate, key };
+                Ok(Place::Tls { uri: uri()?, files })
             }
             (Some(("https", _)), _) => {
                 bail!("{} needs --ca, --certificate and --key: both sides prove who they are", self.station)

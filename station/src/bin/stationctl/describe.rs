@@ -1,10 +1,12 @@
 use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
-use factory_proto::station::{DescribeStationRequest, WorkOrderState, station_client::StationClient};
+use factory_proto::station::{
+    DescribeStationRequest, GoldenStanding, WorkOrderState, station_client::StationClient,
+};
 use tonic::transport::Channel;
 
-use crate::{budget, connect::refused};
+use crate::{budget, connect::refused, unit::outcome};
 
 const SHOWN: usize = 10;
 
@@ -65,6 +67,17 @@ pub async fn describe(station: &mut StationClient<Channel>) -> anyhow::Result<()
             (run, _) => run.to_owned(),
         };
         println!("nest {}: {state}", nest.nest);
+        let GoldenStanding { due_since, due, last } = nest.golden.unwrap_or_default();
+        if !due.is_empty() {
+            let since = due_since.and_then(|time| SystemTime::try_from(time).ok());
+            let since = since.map_or_else(String::new, |time| format!(" for {}", age(time)));
+            println!("  golden unit due{since}: {due}");
+        }
+        if let Some(last) = last {
+            let ended = last.ended.and_then(|time| SystemTime::try_from(time).ok());
+            let ended = ended.map_or_else(String::new, |time| format!(", {} ago", age(time)));
+            println!("  last golden unit: {} {}{ended} {}", last.serial, outcome(last.outcome), last.reason);
+        }
     }
     for order in answer.work_orders {
         println!(

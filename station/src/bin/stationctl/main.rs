@@ -54,6 +54,8 @@ enum Verb {
     Nest(nest::Verb),
     /// Starts the unit that lies in a nest, and prints its run's id.
     Start(unit::Start),
+    /// Starts the golden unit that lies in a nest, which proves the nest's fixture, and prints its run's id.
+    Golden(unit::Golden),
     /// Asks a run to stop at the next safe place.
     Abort(unit::Abort),
     /// Lets a unit be started again, after an engineer has seen to it: one in quarantine, or one that failed too often.
@@ -102,6 +104,7 @@ async fn main() -> anyhow::Result<()> {
         Verb::Reconcile(reconcile) => reconcile.run(&mut station().await?).await,
         Verb::Nest(verb) => verb.run(&mut station().await?).await,
         Verb::Start(start) => start.run(&mut station().await?).await,
+        Verb::Golden(golden) => golden.run(&mut station().await?).await,
         Verb::Abort(abort) => abort.run(&mut station().await?).await,
         Verb::Release(release) => release.run(&mut station().await?).await,
         Verb::Dispose(dispose) => dispose.run(&mut station().await?).await,

@@ -21,7 +21,7 @@ impl Preflight {
     pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
         let answer = station.run_preflight(RunPreflightRequest {}).await.map_err(refused)?.into_inner();
         for check in &answer.checks {
-            println!("{:4}  {:14}{}", if check.ok { "ok" } else { "NOT" }, check.name, check.finding);
+            println!("{:4}  {:20} {}", if check.ok { "ok" } else { "NOT" }, check.name, check.finding);
         }
         for stated in &answer.registrations {
             let not = if stated.registered { "" } else { "not " };

@@ -186,7 +186,10 @@ impl Check {
         let proven = proof::check(&self.file, &signed::read_certificates(&self.certificate)?)?;
         let (closed, statement) = (&proven.closed, &proven.statement);
         println!("station {}, record {} of its log", statement.station, proven.sequence);
-        println!("run {} of order {}", closed.opened.run, closed.opened.order);
+        match &closed.opened.order {
+            Some(order) => println!("run {} of order {order}", closed.opened.run),
+            None => println!("run {} of a golden unit", closed.opened.run),
+        }
         println!("serial {}", closed.opened.serial);
         println!("outcome {}", closed.outcome);
         if let Some(identity) = &closed.findings.identity {

@@ -5,7 +5,8 @@ use factory_proto::{
     disposition::Disposition,
     station::{
         self as messages, AbortUnitRequest, DisposeUnitRequest, GetUnitRequest, ListUnitsRequest, Outcome,
-        ReleaseUnitRequest, RunState, StartUnitRequest, Unit, station_client::StationClient,
+        ReleaseUnitRequest, RunState, StartGoldenUnitRequest, StartUnitRequest, Unit,
+        station_client::StationClient,
     },
 };
 use tonic::transport::Channel;
@@ -47,6 +48,28 @@ impl Start {
         } else {
             println!("{}", started.run_id);
         }
+        Ok(())
+    }
+}
+
+#[derive(Args)]
+pub struct Golden {
+    /// The golden unit's serial number, as `[golden]` of the station file names it.
+    serial: String,
+    /// The nest that it lies in.
+    #[arg(long)]
+    nest: String,
+    /// A UUID; the same one gives the same run again.
+    #[arg(long)]
+    command_id: Option<Uuid>,
+}
+
+impl Golden {
+    pub async fn run(self, station: &mut StationClient<Channel>) -> anyhow::Result<()> {
+        let command_id = self.command_id.unwrap_or_else(Uuid::now_v7).to_string();
+        let request = StartGoldenUnitRequest { command_id, serial: self.serial, nest: self.nest };
+        let started = station.start_golden_unit(request).await.map_err(refused)?.into_inner();
+        println!("{}", started.run_id);
         Ok(())
     }
 }
@@ -225,7 +248,7 @@ fn line(unit: &Unit) -> String {
     format!(
         "{} {} {} {} {:8} {why}",
         unit.run_id,
-        unit.work_order,
+        if unit.golden { "(golden)" } else { &unit.work_order },
         unit.serial,
         unit.nest,
         outcome(unit.outcome)

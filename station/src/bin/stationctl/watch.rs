@@ -66,6 +66,7 @@ fn text(event: &Event) -> String {
     match event {
         Event::NestState(state) if !state.parked.is_empty() => format!("parked: {}", state.parked),
         Event::NestState(state) => if state.busy { "busy" } else { "free" }.to_owned(),
+        Event::RunAccepted(accepted) if accepted.golden => "accepted as golden unit".to_owned(),
         Event::RunAccepted(accepted) => format!("accepted for {}", accepted.work_order),
         Event::StepStarted(step) => format!("{} …", step.step),
         Event::StepEnded(step) => format!("{} {}", step.step, outcome(step.outcome)),

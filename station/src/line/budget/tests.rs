@@ -101,13 +101,14 @@ fn a_new_allowance_does_not_add_to_the_old_one() {
 fn run(number: u128, allowance: Uuid) -> RunOpened {
     RunOpened {
         run: RunId::of_command(Uuid::from_u128(number)),
-        order: "order-1".parse().unwrap(),
+        order: Some("order-1".parse().unwrap()),
         serial: format!("SN{number}").parse().unwrap(),
         nest: "nest-1".parse().unwrap(),
         recipe_digest: [0; 32],
         started: UNIX_EPOCH,
         values: Values::default(),
         allowed: Some(AllowedBy::Budget(allowance)),
+        golden: None,
     }
 }
 

@@ -19,13 +19,14 @@ fn order() -> OrderId {
 fn run(order: &str, number: u128) -> RunOpened {
     RunOpened {
         run: RunId::of_command(Uuid::from_u128(number)),
-        order: order.parse().unwrap(),
+        order: Some(order.parse().unwrap()),
         serial: "SN1".parse().unwrap(),
         nest: "A".parse().unwrap(),
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
         allowed: None,
+        golden: None,
     }
 }
 

@@ -51,13 +51,14 @@ impl Place {
 fn run(number: u8) -> RunOpened {
     RunOpened {
         run: RunId::of_command(Uuid::from_u128(number.into())),
-        order: format!("WO-{}", number % 2).parse().unwrap(),
+        order: Some(format!("WO-{}", number % 2).parse().unwrap()),
         serial: format!("SN{number}").parse().unwrap(),
         nest: format!("N{}", number % 3).parse().unwrap(),
         recipe_digest: [0; 32],
         started: SystemTime::UNIX_EPOCH,
         values: Values::default(),
         allowed: None,
+        golden: None,
     }
 }
 
@@ -74,7 +75,7 @@ fn closed(number: u8) -> Record {
 
 fn order(number: u8) -> Record {
     Record::OrderOpened(OrderOpened {
-        order: run(number).order,
+        order: run(number).order.unwrap(),
         recipe: "sensor".parse().unwrap(),
         recipe_digest: [0; 32],
         quantity: 9,

@@ -8,7 +8,7 @@ use factory_proto::{
     station::{self as wire, EventKind, WatchEventsResponse, watch_events_response::Event as Told},
 };
 
-use super::{allowed, identity, line, outcome, quarantine, refused, resumption, signed_head, stopped};
+use super::{allowed, identity, line, outcome, quarantine, refused, resumption, signed_head, stopped, text};
 use crate::{
     events::{Event, What},
     record::{NestAct, RecipeAct, Record, RunClosed, RunId, RunOpened},
@@ -31,9 +31,8 @@ pub struct About {
 impl About {
     /// A run and all that it belongs to.
     pub fn run(run: &RunOpened) -> Self {
-        let (nest, serial, order) =
-            (Some(run.nest.clone()), Some(run.serial.clone()), Some(run.order.clone()));
-        Self { nest, run: Some(run.run), serial, order }
+        let (nest, serial) = (Some(run.nest.clone()), Some(run.serial.clone()));
+        Self { nest, run: Some(run.run), serial, order: run.order.clone() }
     }
 }
 
@@ -73,9 +72,9 @@ fn record(record: &Record) -> (EventKind, Told) {
             (EventKind::Order, Told::OrderOpened(opened))
         }
         Record::RunOpened(opened) => {
-            let (work_order, (validated_by, offline_allowance)) =
-                (opened.order.to_string(), allowed(opened.allowed.as_ref()));
-            let accepted = wire::RunAccepted { work_order, validated_by, offline_allowance };
+            let (validated_by, offline_allowance) = allowed(opened.allowed.as_ref());
+            let (work_order, golden) = (text(opened.order.as_ref()), opened.golden.is_some());
+            let accepted = wire::RunAccepted { work_order, validated_by, offline_allowance, golden };
             (EventKind::Run, Told::RunAccepted(accepted))
         }
         Record::StepStarted(started) => {
@@ -169,10 +168,6 @@ fn message(about: &About) -> WatchEventsResponse {
     }
 }
 
-fn text(what: Option<impl ToString>) -> String {
-    what.map_or_else(String::new, |what| what.to_string())
-}
-
 fn nest_state(busy: bool, parked: &str) -> (EventKind, Told) {
     (EventKind::Nest, Told::NestState(wire::NestState { busy, parked: parked.to_owned() }))
 }
@@ -185,5 +180,6 @@ fn step_ended(step: Step, ended: Outcome) -> (EventKind, Told) {
 fn run_closed(closed: &RunClosed) -> wire::RunClosed {
     let (failing_step, reason) = stopped(closed.stopped.as_ref());
     let quarantine = closed.quarantine.as_ref().map(quarantine);
-    wire::RunClosed { outcome: outcome(closed.outcome), failing_step, reason, quarantine }
+    let golden = closed.opened.golden.is_some();
+    wire::RunClosed { outcome: outcome(closed.outcome), failing_step, reason, quarantine, golden }
 }

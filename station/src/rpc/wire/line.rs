@@ -7,8 +7,9 @@ use factory_proto::{
     station::{self as wire, ValidateUnitRequest, ValidateUnitResponse, Validation, Verdict},
 };
 
-use super::{outcome, stopped, values};
+use super::{outcome, stopped, text, values};
 use crate::{
+    golden::Standing,
     line::{budget::Left, controllers::Described, interlock::Question},
     nest::Look,
     record::{BudgetGranted, RunClosed, UnitRefused},
@@ -26,7 +27,7 @@ pub fn question(question: &Question) -> ValidateUnitRequest {
     ValidateUnitRequest {
         station: station.to_string(),
         nest: run.nest.to_string(),
-        work_order: run.order.to_string(),
+        work_order: text(run.order.as_ref()),
         serial: run.serial.to_string(),
         recipe: recipe.to_string(),
         recipe_digest: run.recipe_digest.to_vec(),
@@ -41,7 +42,7 @@ pub fn question(question: &Question) -> ValidateUnitRequest {
 fn earlier_run(closed: &RunClosed) -> wire::EarlierRun {
     wire::EarlierRun {
         run_id: closed.opened.run.to_string(),
-        work_order: closed.opened.order.to_string(),
+        work_order: text(closed.opened.order.as_ref()),
         ended: Some(closed.ended.into()),
         outcome: outcome(closed.outcome),
         failing_step: stopped(closed.stopped.as_ref()).0,
@@ -144,7 +145,20 @@ pub fn nest(name: &NestName, look: Look) -> wire::NestDescription {
         run_id: look.run.map_or_else(String::new, |run| run.to_string()),
         parked_by_hand: look.by_hand.as_ref().map(super::parked_by_hand),
         parked: look.parked.unwrap_or_default(),
+        golden: Some(golden(look.golden)),
     }
+}
+
+fn golden(Standing { due, last }: Standing) -> wire::GoldenStanding {
+    let (due_since, due) = due.map_or_else(Default::default, |due| (Some(due.since.into()), due.reason));
+    let last = last.map(|last| wire::GoldenResult {
+        run_id: last.run.to_string(),
+        serial: last.serial.to_string(),
+        ended: Some(last.ended.into()),
+        outcome: outcome(last.outcome),
+        reason: last.reason,
+    });
+    wire::GoldenStanding { due_since, due, last }
 }
 
 #[cfg(test)]
