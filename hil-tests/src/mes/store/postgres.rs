@@ -22,30 +22,36 @@ const MIGRATIONS: [&str; 2] = [include_str!("postgres/1.sql"), include_str!("pos
 /// What controllers that start at the same time take turns by; drawn once.
 const TURN: i64 = 0x6661_6374_6f72_7901;
 
-const INSERT_RESULTS: &str = "INSERT INTO results (station, sequence, run, work_order, serial, nest, outcome, \
-    failing_step, reason, started, ended, endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, \
-    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message, golden) \
-    SELECT r.station, r.sequence, r.run, r.work_order, r.serial, r.nest, r.outcome, r.failing_step, r.reason, \
+/// Those of a result's row that a report brings, in the order in which they are given.
+macro_rules! columns {
+    () => {
+        "station, sequence, run, work_order, serial, nest, outcome, failing_step, reason, started, ended, \
+        endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, firmware_version, station_version, \
+        quarantine, steps, measurements, fcc, own_values, message, golden"
+    };
+}
+
+const INSERT_RESULTS: &str = concat!(
+    "INSERT INTO results (",
+    columns!(),
+    ") SELECT r.station, r.sequence, r.run, r.work_order, r.serial, r.nest, r.outcome, r.failing_step, r.reason, \
     r.started, r.ended, r.endpoint_name, r.enrolment_id, r.tag_uid, r.chip, r.recipe_sha256, r.flash_sha256, \
     r.firmware_version, r.station_version, r.quarantine, r.steps::jsonb, r.measurements::jsonb, r.fcc::jsonb, \
     r.own_values::jsonb, r.message, r.golden \
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
     $9::text[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], \
     $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], \
-    $24::text[], $25::bytea[], $26::boolean[]) \
-    AS r (station, sequence, run, work_order, serial, nest, outcome, failing_step, reason, started, ended, \
-    endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, firmware_version, station_version, \
-    quarantine, steps, measurements, fcc, own_values, message, golden) \
-    ON CONFLICT DO NOTHING RETURNING station, sequence";
-const COPY_RESULTS: &str = "COPY results (station, sequence, run, work_order, serial, nest, outcome, failing_step, \
-    reason, started, ended, endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, \
-    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message) \
-    FROM STDIN BINARY";
+    $24::text[], $25::bytea[], $26::boolean[]) AS r (",
+    columns!(),
+    ") ON CONFLICT DO NOTHING RETURNING station, sequence"
+);
+const COPY_RESULTS: &str = concat!("COPY results (", columns!(), ") FROM STDIN BINARY");
 #[rustfmt::skip]
-const COPIED: [Type; 25] = [
+const COPIED: [Type; 26] = [
     Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT,
     Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT,
     Type::TEXT, Type::TEXT, Type::TEXT, Type::JSONB, Type::JSONB, Type::JSONB, Type::JSONB, Type::BYTEA,
+    Type::BOOL,
 ];
 const INSERT_HEADS: &str = "INSERT INTO heads (station, sequence, log_id, first_sequence, last_sequence, \
     closed_runs, statement, message) \
@@ -259,11 +265,12 @@ fn copy_results(
         let [steps, measurements, fcc, own_values] =
             [&row.steps, &row.measurements, &row.fcc, &row.own_values].map(|text| Json(text));
         #[rustfmt::skip]
-        let columns: [&(dyn ToSql + Sync); 25] = [
+        let columns: [&(dyn ToSql + Sync); 26] = [
             &row.station, &row.sequence, &row.run, &row.work_order, &row.serial, &row.nest, &row.outcome,
             &row.failing_step, &row.reason, &row.started, &row.ended, &row.endpoint_name, &row.enrolment_id,
             &row.tag_uid, &row.chip, &row.recipe_sha256, &row.flash_sha256, &row.firmware_version,
             &row.station_version, &row.quarantine, &steps, &measurements, &fcc, &own_values, &row.message,
+            &row.golden,
         ];
         writer.write(&columns)?;
     }
@@ -384,3 +391,6 @@ fn trouble(error: &postgres::Error) -> StoreError {
         .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.code().starts_with(class)));
     if refused { StoreError::Refused(reason) } else { StoreError::Away(reason) }
 }
+
+#[cfg(test)]
+mod tests;
