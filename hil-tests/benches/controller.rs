@@ -3,15 +3,16 @@
 //!
 //! The stations are real uplinks over real journals, in this process; the controllers are processes of their own.
 //! In the same run, light clients send the same messages from memory, with the same window: to a server that only
-//! counts them (the bare stream), to the reference controller (what the stations' side costs is the difference), and
-//! to a Python server, which keeps them in SQLite or not at all. Everything lies on one disk.
+//! counts them (the bare stream), to one that appends them to a file and syncs that (what durability costs here), to the
+//! reference controller (what the stations' side costs is the difference), and to a Python server, which keeps them in
+//! SQLite or not at all. Everything lies on one disk.
 //! Run with `cargo bench -p factory-hil-tests --bench controller [-- STATIONS RESULTS]`.
 
 use std::{
     env, fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{self, Command},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,7 +24,10 @@ use factory_hil_tests::{
     python::Python,
 };
 use factory_journal::{Journal, Options};
-use factory_proto::station::{Unit, line_controller_server::LineControllerServer};
+use factory_proto::station::{
+    Unit,
+    line_controller_server::{LineController, LineControllerServer},
+};
 use factory_station::{
     line::controllers::Controllers,
     place::Place,
@@ -36,10 +40,16 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
+#[path = "made/cost.rs"]
+mod cost;
+#[path = "made/keeper.rs"]
+mod keeper;
 #[path = "made/result.rs"]
 mod made;
 #[path = "made/stream.rs"]
 mod stream;
+use cost::Cost;
+use keeper::Keeper;
 use stream::{Counter, WINDOW};
 
 const STATIONS: u64 = 50;
@@ -51,7 +61,8 @@ const PYTHON_RESULTS: u64 = 10_000;
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match &arguments[..] {
-        [role] if role == "counter" => count().await,
+        [role] if role == "counter" => serve(Counter).await,
+        [role, file] if role == "keeper" => serve(Keeper::create(Path::new(file))?).await,
         [stations, results] => measure(stations.parse()?, results.parse()?).await,
         _ => measure(STATIONS, RESULTS).await,
     }
@@ -66,27 +77,36 @@ async fn measure(stations: u64, results: u64) -> anyhow::Result<()> {
     fill(&full, stations, each).await?;
     println!("{stations} stations, {results} results made in {:.1} s", made.elapsed().as_secs_f64());
     let bytes = prost::Message::encoded_len(&unit());
-    println!("a message has {bytes} bytes; the window is {WINDOW}; {:27} results/s, of the bare stream", "");
+    println!("a message has {bytes} bytes; the window is {WINDOW}");
+    println!(
+        "{:58} results/s, of the bare stream; µs of processor a result: senders + controller + database",
+        ""
+    );
 
     // Before and after, since the machine's speed drifts.
     let first = bare(stations, each).await?;
-    let mut figures = Vec::new();
+    let mut figures = vec![durable(folder.path(), stations, each).await?];
     for database in ["sqlite", "postgres"] {
         for (sender, uplinks) in [("stations", true), ("light clients", false)] {
             let (ground, store) = ground(folder.path(), database)?;
             let controller = ControllerProcess::start(programs(), "127.0.0.1:0".parse()?, &store)?;
-            let elapsed = if uplinks {
-                let copy = folder.path().join("stations");
+            let server = || ground.as_ref().map_or(Ok(Duration::ZERO), database_cost);
+            let copy = folder.path().join("stations");
+            if uplinks {
                 copy_all(&full, &copy)?;
-                let elapsed = deliver(&copy, stations, controller.address).await?;
-                fs::remove_dir_all(copy)?;
-                elapsed
+            }
+            let server_then = server()?;
+            let taken = if uplinks {
+                Taken::by(deliver(&copy, stations, controller.address)).await?
             } else {
-                clients(stations, each, controller.address).await?
+                Taken::by(clients(stations, each, controller.address)).await?
             };
-            let cost = Cost::of(controller.id())?;
+            let (cost, server) = (Cost::of(controller.id())?, server()? - server_then);
             ensure!(Store::open(store.parse()?)?.count()?.0 as u64 == results, "not everything was kept");
-            figures.push((format!("{sender} to {database}"), elapsed, results, Some(cost)));
+            figures.push(Figure { what: format!("{sender} to {database}"), taken, results, cost, server });
+            if uplinks {
+                fs::remove_dir_all(copy)?;
+            }
             controller.kill();
             drop(ground);
         }
@@ -94,19 +114,49 @@ async fn measure(stations: u64, results: u64) -> anyhow::Result<()> {
     let last = bare(stations, each).await?;
     figures.extend(python(folder.path(), stations).await?);
 
-    let bare = rate(results, (first + last) / 2);
-    println!(
-        "{:58} {:8.0} and {:.0}",
-        "light clients to a counter (bare stream)",
-        rate(results, first),
-        rate(results, last)
-    );
-    for (what, elapsed, results, cost) in figures {
-        let rate = rate(results, elapsed);
-        let cost = cost.map(|cost| cost.per(results)).unwrap_or_default();
-        println!("{what:58} {rate:8.0}  {:.3}  {cost}", rate / bare);
+    let bare = rate(results, (first.taken.elapsed + last.taken.elapsed) / 2);
+    for figure in [vec![first], figures, vec![last]].concat() {
+        let Figure { what, taken, results, cost, server } = figure;
+        let rate = rate(results, taken.elapsed);
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / results as f64;
+        println!(
+            "{what:58} {rate:8.0}  {:.3}  {:3.0} + {:3.0} + {:3.0}  {} MiB, {} at its highest",
+            rate / bare,
+            each(taken.here),
+            each(cost.processor),
+            each(server),
+            cost.resident_kib >> 10,
+            cost.highest_kib >> 10
+        );
     }
     Ok(())
+}
+
+/// What sending took.
+#[derive(Clone, Copy)]
+struct Taken {
+    elapsed: Duration,
+    /// Of the processor, in this process.
+    here: Duration,
+}
+
+impl Taken {
+    async fn by(sending: impl Future<Output = anyhow::Result<Duration>>) -> anyhow::Result<Self> {
+        let before = Cost::of(process::id())?.processor;
+        let elapsed = sending.await?;
+        Ok(Self { elapsed, here: Cost::of(process::id())?.processor - before })
+    }
+}
+
+/// What one controller did.
+#[derive(Clone)]
+struct Figure {
+    what: String,
+    taken: Taken,
+    results: u64,
+    cost: Cost,
+    /// Of the processor, in the processes of the database.
+    server: Duration,
 }
 
 fn programs() -> &'static Path {
@@ -126,6 +176,13 @@ fn ground(folder: &Path, database: &str) -> anyhow::Result<(Option<Cluster>, Str
     }
     fs::create_dir(&folder)?;
     Ok((None, format!("sqlite:{}", folder.join("results.db").display())))
+}
+
+/// The processor time of a database's processes.
+fn database_cost(cluster: &Cluster) -> anyhow::Result<Duration> {
+    let server = cluster.id()?;
+    let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children"))?;
+    children.split_whitespace().map(|child| Ok(Cost::of(child.parse()?)?.processor)).sum()
 }
 
 /// Fills the journals of stations with results, many at a time.
@@ -189,11 +246,24 @@ async fn deliver(folder: &Path, stations: u64, controller: SocketAddr) -> anyhow
     Ok(elapsed)
 }
 
-async fn bare(stations: u64, each: u64) -> anyhow::Result<Duration> {
+async fn bare(stations: u64, each: u64) -> anyhow::Result<Figure> {
     let mut command = Command::new(env::current_exe()?);
     command.arg("counter");
-    let counter = ControllerProcess::spawn(command)?;
-    clients(stations, each, counter.address).await
+    light("light clients to a counter (bare stream)", command, stations, each).await
+}
+
+async fn durable(folder: &Path, stations: u64, each: u64) -> anyhow::Result<Figure> {
+    let mut command = Command::new(env::current_exe()?);
+    command.arg("keeper").arg(folder.join("kept"));
+    light("light clients to a file", command, stations, each).await
+}
+
+/// Light clients to a server of one's own.
+async fn light(what: &str, server: Command, stations: u64, each: u64) -> anyhow::Result<Figure> {
+    let server = ControllerProcess::spawn(server)?;
+    let taken = Taken::by(clients(stations, each, server.address)).await?;
+    let cost = Cost::of(server.id())?;
+    Ok(Figure { what: what.to_owned(), taken, results: stations * each, cost, server: Duration::ZERO })
 }
 
 /// What clients take that send the same message again and again, from memory.
@@ -218,15 +288,13 @@ fn unit() -> Unit {
     wire::result(&"line-1".parse().expect("it is a name"), &made::closed(1))
 }
 
-/// A controller that is done with a result as soon as it has it.
-async fn count() -> anyhow::Result<()> {
+/// Serves until it is killed.
+async fn serve(controller: impl LineController) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on {}", listener.local_addr()?);
-    let server = Server::builder().add_service(LineControllerServer::new(Counter));
+    let server = Server::builder().add_service(LineControllerServer::new(controller));
     Ok(server.serve_with_incoming(TcpListenerStream::new(listener)).await?)
 }
-
-type Figure = (String, Duration, u64, Option<Cost>);
 
 /// The same messages to a server in Python, if it is installed.
 async fn python(folder: &Path, stations: u64) -> anyhow::Result<Vec<Figure>> {
@@ -241,44 +309,10 @@ async fn python(folder: &Path, stations: u64) -> anyhow::Result<Vec<Figure>> {
         if !file.is_empty() {
             command.arg(folder.join(file));
         }
-        let server = ControllerProcess::spawn(command)?;
-        let elapsed = clients(stations, each, server.address).await?;
-        let cost = Cost::of(server.id())?;
-        figures.push((
-            format!("light clients to Python grpcio, which {what}"),
-            elapsed,
-            each * stations,
-            Some(cost),
-        ));
+        let what = format!("light clients to Python grpcio, which {what}");
+        figures.push(light(&what, command, stations, each).await?);
     }
     Ok(figures)
-}
-
-/// What a process has used.
-struct Cost {
-    processor: Duration,
-    highest_kib: u64,
-}
-
-impl Cost {
-    fn of(process: u32) -> anyhow::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-        // Behind the name in brackets, the 12th and 13th: in ticks, of which a second has 100.
-        let fields = stat.rsplit_once(") ").context("it has a name")?.1.split(' ').skip(11).take(2);
-        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-        let highest = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        let highest_kib = highest.trim().trim_end_matches(" kB").parse()?;
-        Ok(Self { processor: Duration::from_millis(ticks * 10), highest_kib })
-    }
-
-    fn per(&self, results: u64) -> String {
-        let each = self.processor.as_secs_f64() * 1e6 / results as f64;
-        format!(
-            "its process: {each:.0} µs of processor a result, {} MiB at its highest",
-            self.highest_kib >> 10
-        )
-    }
 }
 
 fn rate(results: u64, elapsed: Duration) -> f64 {

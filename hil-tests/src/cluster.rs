@@ -88,6 +88,14 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process id of the first of its processes, whose children the others are.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn id(&self) -> anyhow::Result<u32> {
+        Ok(self.server.as_ref().context("the server does not run")?.id())
+    }
+
     /// The address of its database.
     pub fn address(&self) -> String {
         format!("postgres:///postgres?user={USER}&host={}", self.folder.0.display())

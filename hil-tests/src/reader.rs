@@ -8,6 +8,7 @@ pub mod frame;
 pub mod line;
 pub mod ntag;
 pub mod pn532;
+mod visits;
 
 pub use line::SimReader;
 
@@ -34,7 +35,7 @@ pub enum Request {
     Dump,
     /// Lets the next command go wrong.
     Fault(Fault),
-    /// Asks how long the reader was awake since this was asked last.
+    /// Asks how long a host had the reader's port open since this was asked last.
     Work,
 }
 
@@ -101,14 +102,19 @@ enum Answer {
 
 impl Request {
     /// Does it, and says what there is to say.
-    fn perform(self, field: &mut Field, faults: &mut VecDeque<Fault>, work: &Work) -> Result<Answer, String> {
+    fn perform(
+        self,
+        field: &mut Field,
+        faults: &mut VecDeque<Fault>,
+        visits: &Work,
+    ) -> Result<Answer, String> {
         match self {
             Self::Place(placement) => field.place(placement.tag()?),
             Self::Remove => tag(field)?.set_present(false),
             Self::PutBack => tag(field)?.set_present(true),
             Self::Dump => return tag(field).map(|tag| Answer::Tag(Some(Dump::of(tag)))),
             Self::Fault(fault) => faults.push_back(fault),
-            Self::Work => return Ok(Answer::Work(work.take())),
+            Self::Work => return Ok(Answer::Work(visits.take())),
         }
         Ok(Answer::Tag(None))
     }

@@ -186,6 +186,7 @@ fn unit(station: &str, sequence: u64) -> Unit {
         measurements: vec![measurement("rail-3v3", 3301), measurement("vbat", 3290)],
         identity: Some(Identity { endpoint_name: format!("sensor-{sequence}"), ..Identity::default() }),
         recipe_digest: vec![7; 32],
+        golden: sequence % 2 == 1,
         // What a device says is anything.
         reason: "said \0 and \u{1F600}".to_owned(),
         ..Unit::default()
@@ -346,7 +347,8 @@ async fn heads_are_kept_and_come_out_as_files(ground: Ground) -> anyhow::Result<
 
 async fn what_an_integrator_asks_for_is_in_columns(ground: Ground) -> anyhow::Result<()> {
     const QUERY: &str = "SELECT r.station || '|' || r.sequence || '|' || r.serial || '|' || r.outcome || '|' || \
-        r.reason || '|' || r.endpoint_name || '|' || m.name || '|' || m.value || '|' || coalesce(r.tag_uid, '-') \
+        r.reason || '|' || r.endpoint_name || '|' || m.name || '|' || m.value || '|' || coalesce(r.tag_uid, '-') || '|' || \
+        CASE WHEN r.golden THEN 'golden' ELSE 'product' END \
         FROM results r JOIN measurements m ON m.station = r.station AND m.sequence = r.sequence \
         WHERE r.recipe_sha256 LIKE '0707%' AND r.started < r.ended ORDER BY m.position";
     let acknowledged = watch::Sender::new(0);
@@ -367,12 +369,13 @@ async fn what_an_integrator_asks_for_is_in_columns(ground: Ground) -> anyhow::Re
         .expect("no panic")?,
     };
     let common = "line-1|1|line-1-SN0001|PASS|said \u{fffd} and \u{1F600}|sensor-1";
-    assert_eq!(rows, [format!("{common}|rail-3v3|3301|-"), format!("{common}|vbat|3290|-")]);
+    assert_eq!(rows, [format!("{common}|rail-3v3|3301|-|golden"), format!("{common}|vbat|3290|-|golden")]);
 
     let (fine, table) = ground.print(&["export", "--format", "csv"])?;
     let lines: Vec<&str> = table.lines().collect();
     assert!(fine && lines[0].starts_with("station,sequence,run,work_order,serial"), "{table}");
     assert!(lines[1].starts_with("line-1,1,line-1-run-1,WO-1,line-1-SN0001,A,PASS,"), "{table}");
+    assert!(lines[0].ends_with(",golden") && lines[1].ends_with(",true"), "{table}");
     let (fine, text) = ground.print(&["export"])?;
     let object: serde_json::Value = serde_json::from_str(&text)?;
     assert!(fine && object["measurements"][1]["value"] == 3290, "{text}");
@@ -392,7 +395,7 @@ async fn tables_of_a_later_version_are_left_alone(ground: Ground) -> anyhow::Res
         .expect("no panic")?,
     }
     let (fine, said) = ground.print(&["export"])?;
-    assert!(!fine && said.contains("of version 99, and this program knows 1: use a later program"), "{said}");
+    assert!(!fine && said.contains("of version 99, and this program knows 2: use a later program"), "{said}");
     Ok(())
 }
 

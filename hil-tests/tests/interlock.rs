@@ -29,6 +29,8 @@ use uuid::Uuid;
 mod clock;
 #[path = "interlock/failover.rs"]
 mod failover;
+#[path = "interlock/meanwhile.rs"]
+mod meanwhile;
 #[path = "interlock/tls.rs"]
 mod tls;
 
@@ -379,7 +381,8 @@ async fn a_nest_answers_while_the_controller_is_asked_and_nothing_is_left_of_a_s
     let mut asked = 0;
     for end in ["abort", "cancel", "expire", "drain"] {
         let mut station = line.station.clone();
-        let mut request = Request::new(start(1));
+        // What was aborted stays aborted.
+        let mut request = Request::new(start(if end == "abort" { 3 } else { 1 }));
         if end == "expire" {
             request.set_timeout(Duration::from_secs(1));
         }

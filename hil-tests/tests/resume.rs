@@ -12,8 +12,8 @@ use factory_hil_tests::{
     rig::{Rig, free_address},
 };
 use factory_proto::station::{
-    GetUnitRequest, Outcome, ReleaseUnitRequest, Unit, WatchEventsRequest, WatchEventsResponse,
-    station_client::StationClient, watch_events_response::Event,
+    AbortUnitRequest, GetUnitRequest, Outcome, ReleaseUnitRequest, Unit, WatchEventsRequest,
+    WatchEventsResponse, station_client::StationClient, watch_events_response::Event,
 };
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tonic::{Code, transport::Channel};
@@ -190,6 +190,41 @@ async fn a_device_that_took_its_bundle_in_silence_passes_without_a_crash_too() -
     assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     assert_eq!(unit.resumptions, []);
     all_agree(&rig, &board, &unit)
+}
+
+#[tokio::test]
+async fn an_abort_that_was_answered_holds_through_a_crash() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (mut rig, mut station) = line(folder.path()).await?;
+    // Silent in a step that no abort breaks off: the station dies before it can do what it was asked.
+    let board = keeping(Assembly::misbehaving(&rig, 1, SWALLOWS)?);
+    let run = start_until(&rig, &mut station, &board, begins("provision")).await?;
+    holds(&rig, &board, |holdings| holdings.factory_disabled).await?;
+    let abort = AbortUnitRequest {
+        command_id: Uuid::from_u128(7).to_string(),
+        run_id: run.clone(),
+        reason: "it smells".to_owned(),
+    };
+    station.abort_unit(abort.clone()).await?;
+    let (unit, mut station) = after_a_crash(&mut rig, &run, |_| Ok(())).await?;
+    assert_eq!(unit.outcome(), Outcome::Aborted, "{}", unit.reason);
+    assert!(unit.reason.contains("stopped before tag: it smells"), "{}", unit.reason);
+    let [resumed] = &unit.resumptions[..] else { panic!("{:?}", unit.resumptions) };
+    assert_eq!((resumed.left_in.as_str(), resumed.resumed_at.as_str()), ("provision", "tag"));
+    assert!(unit.tag.is_none() && unit.quarantine.is_none(), "{unit:?}");
+    // The same command once more asks for nothing new.
+    station.abort_unit(abort).await?;
+
+    let all = WatchEventsRequest { after_sequence: Some(0), ..WatchEventsRequest::default() };
+    let mut events = station.watch_events(all).await?.into_inner();
+    let told = loop {
+        let message = events.message().await?.context("the station ended the events")?;
+        if let Some(Event::AbortAsked(asked)) = message.event {
+            break (message.run_id, message.serial, message.nest, asked.reason);
+        }
+    };
+    assert_eq!(told, (run, board.serial, "A".to_owned(), "it smells".to_owned()));
+    Ok(())
 }
 
 /// The stock program forgets everything when it is started: a new key, a new certificate, the old one void.

@@ -53,6 +53,8 @@ pub struct OpenRun {
     pub phase: Phase,
     /// What it had found out, as far as that is durable.
     pub findings: Findings,
+    /// Why it is to stop at the next safe place; absent when nobody has asked for that.
+    pub aborted: Option<String>,
 }
 
 /// All that must be known of the past to go on.
@@ -144,6 +146,12 @@ impl Books {
                 self.orders.insert(opened.order.clone(), Order { opened, passed: 0, moved: None });
             }
             Record::RunOpened(opened) => self.budget.started(&opened),
+            Record::AbortAsked(asked) => {
+                // The first reason counts. One that is closed, or never began, needs no more.
+                if let Some(open) = self.open.get_mut(&asked.run) {
+                    open.aborted.get_or_insert(asked.reason);
+                }
+            }
             Record::BudgetGranted(granted) => self.budget.granted(granted),
             Record::OrderMoved(moved) => {
                 if let Some(order) = self.orders.get_mut(&moved.order)
@@ -200,9 +208,9 @@ impl Books {
     /// The part of a record that belongs to its run.
     fn follow(&mut self, record: &Record) -> Result<(), IllegalRecord> {
         let Some(id) = record.run() else { return Ok(()) };
-        let (phase, mut findings) = match self.open.remove(&id) {
-            Some(open) => (Some(open.phase), open.findings),
-            None => (None, Findings::default()),
+        let (phase, mut findings, aborted) = match self.open.remove(&id) {
+            Some(open) => (Some(open.phase), open.findings, open.aborted),
+            None => (None, Findings::default(), None),
         };
         let phase = Phase::after(phase, record)?;
         let Some(run) = phase.run().cloned() else { return Ok(()) };
@@ -213,7 +221,7 @@ impl Books {
             Record::RunResumed(resumed) => findings.resumptions.push(resumed.resumption.clone()),
             _ => {}
         }
-        self.open.insert(id, OpenRun { run, phase, findings });
+        self.open.insert(id, OpenRun { run, phase, findings, aborted });
         Ok(())
     }
 }
@@ -228,8 +236,8 @@ mod tests {
     use crate::{
         orders::moves::moved,
         record::{
-            AllowedBy, BudgetGranted, ChipSeen, PackRule, RegistrationAttested, RunClosed, StepPassed,
-            StepStarted, UnitRefused, UnitReleased,
+            AbortAsked, AllowedBy, BudgetGranted, ChipSeen, PackRule, RegistrationAttested, RunClosed,
+            StepPassed, StepStarted, UnitRefused, UnitReleased,
         },
         step::Step,
     };
@@ -419,6 +427,31 @@ mod tests {
         let mut books = Books::default();
         records.iter().for_each(|record| books.learn(record.clone()).unwrap());
         books
+    }
+
+    #[test]
+    fn a_run_remembers_that_it_was_aborted_and_why_at_first() {
+        let asked = |number: u128, reason: &str| {
+            let RunOpened { run, order, serial, nest, .. } = run(number);
+            let (reason, time) = (reason.to_owned(), SystemTime::UNIX_EPOCH);
+            Record::AbortAsked(AbortAsked { run, order, serial, nest, reason, time })
+        };
+        let mut books = Books::default();
+        for record in [
+            Record::RunOpened(run(1)),
+            Record::RunOpened(run(2)),
+            asked(1, "it smells"),
+            asked(1, "it smokes"),
+            Record::StepStarted(StepStarted { run: run(1).run, step: Step::Flash }),
+            // Of a start that never was a run, and of one that has its result.
+            asked(3, "wrong board"),
+            closed(2, Outcome::Pass, None),
+            asked(2, "too late"),
+        ] {
+            books.learn(record).unwrap();
+        }
+        let open: Vec<_> = books.open.values().map(|open| open.aborted.as_deref()).collect();
+        assert_eq!(open, [Some("it smells")]);
     }
 
     #[test]

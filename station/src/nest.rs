@@ -26,7 +26,7 @@ use crate::{
     golden::{Golden, GoldenError, Standing},
     health,
     line::{Line, budget::Exhausted},
-    orders::{OrderError, Orders, Place},
+    orders::{HeldOpen, OrderError, Orders, Place},
     pack::Pack,
     phase::Phase,
     recipe::{
@@ -34,7 +34,7 @@ use crate::{
         bundle::CredentialsError,
         template::{Unit, Values},
     },
-    record::{AllowedBy, Findings, NestCommanded, NestLeftPack, Record, RunId, RunOpened},
+    record::{AbortAsked, AllowedBy, Findings, NestCommanded, NestLeftPack, Record, RunId, RunOpened},
     results::Backlog,
     rig::Rig,
     signer::Signer,
@@ -224,8 +224,11 @@ pub enum StartError {
         /// Why the station may not start it on its own.
         exhausted: Exhausted,
     },
-    /// Somebody aborted it while the controller was asked.
-    #[error("the start was aborted before the line's controller had answered: {0}")]
+    /// Somebody aborted it while the controller was asked; for good.
+    #[error(
+        "the start was aborted before the line's controller had answered: {0}; to start the unit all the same takes a new \
+         command id"
+    )]
     Aborted(String),
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
@@ -234,7 +237,7 @@ pub enum StartError {
 
 enum Mail {
     Start(Start, Reply),
-    Abort(RunId, String),
+    Abort(Turn, RunId, String, oneshot::Sender<Result<(), JournalError>>),
     Look(oneshot::Sender<Look>),
     Hand(Turn, NestCommanded, oneshot::Sender<Result<Look, HandError>>),
     Drain,
@@ -321,10 +324,14 @@ impl Nest {
         self.ask(|reply| Mail::Start(start, reply)).await.unwrap_or(Err(StartError::Draining))
     }
 
-    /// Asks a run to stop at the next safe place. Nothing happens when it is not in this nest any more.
-    pub async fn abort(&self, run: RunId, reason: String) {
-        // A nest that is gone holds no run.
-        let _ = self.mailbox.send(Mail::Abort(run, reason)).await;
+    /// Asks a run to stop at the next safe place, durably: after a crash it is not gone on with. Nothing happens when it is
+    /// not in this nest any more.
+    ///
+    /// # Errors
+    /// That it was asked for is not durable.
+    pub async fn abort(&self, turn: Turn, run: RunId, reason: String) -> Result<(), JournalError> {
+        let asked = self.ask(|reply| Mail::Abort(turn, run, reason, reply)).await;
+        asked.unwrap_or(Err(JournalError::Closed))
     }
 
     /// What is in the nest, and whether it is parked.
@@ -478,13 +485,7 @@ impl Keeper {
     async fn read(&mut self, mail: Mail) {
         match mail {
             Mail::Start(start, reply) => self.start(start, reply).await,
-            Mail::Abort(wanted, reason) => match &self.state {
-                State::Busy { run, stop, .. } if run.run == wanted => stop.abort(&reason),
-                State::Asking(asking) if asking.candidate.run.run == wanted => {
-                    self.break_off(StartError::Aborted(reason));
-                }
-                _ => {}
-            },
+            Mail::Abort(turn, run, reason, reply) => drop(reply.send(self.abort(turn, run, reason).await)),
             Mail::Look(reply) => drop(reply.send(self.look())),
             Mail::Hand(turn, command, reply) => self.by_hand(turn, command, reply).await,
             Mail::Drain => self.draining = true,
@@ -494,6 +495,32 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Makes durable that a run is to stop, and has it stop; also where the journal takes nothing.
+    async fn abort(&mut self, turn: Turn, wanted: RunId, reason: String) -> Result<(), JournalError> {
+        let inside = match &self.state {
+            State::Busy { run, .. } => Some(run),
+            State::Asking(asking) => Some(&asking.candidate.run),
+            State::Free(_) | State::Checking(_) | State::OutOfOrder(_) => {
+                self.left.as_ref().map(|left| &left.open.run)
+            }
+        };
+        let Some(RunOpened { order, serial, nest, .. }) = inside.filter(|run| run.run == wanted) else {
+            return turn.commit(None).await.map(drop);
+        };
+        let (order, serial, nest) = (order.clone(), serial.clone(), nest.clone());
+        let (reason_kept, time) = (reason.clone(), SystemTime::now());
+        let asked = AbortAsked { run: wanted, order, serial, nest, reason: reason_kept, time };
+        let durable = turn.commit(Some(Record::AbortAsked(asked))).await;
+        match (&self.state, &mut self.left) {
+            (State::Busy { stop, .. }, _) => stop.abort(&reason),
+            (State::Asking(_), _) => self.break_off(StartError::Aborted(reason)),
+            // It stops when its instruments answer.
+            (_, Some(left)) => drop(left.open.aborted.get_or_insert(reason)),
+            (_, None) => {}
+        }
+        durable.map(drop)
     }
 
     /// Starts a unit, unless whoever wanted it has gone: then nothing is made durable that nobody is told of. Who goes only
@@ -516,8 +543,14 @@ impl Keeper {
     }
 
     /// The run of a command that was carried out already.
+    ///
+    /// # Errors
+    /// It was aborted before it had become a run.
     async fn known(&mut self, start: &Start) -> Result<Option<RunId>, StartError> {
-        let Some(known) = self.shared.units.find(start.run)? else { return Ok(None) };
+        let Some(known) = self.shared.units.find(start.run)? else {
+            let aborted = self.shared.units.aborted(start.run)?;
+            return aborted.map_or(Ok(None), |asked| Err(StartError::Aborted(asked.reason)));
+        };
         let run = same(&known.opened, start, &self.name)?;
         start.turn.commit(None).await?;
         Ok(Some(run))
@@ -584,11 +617,12 @@ impl Keeper {
         Ok(Candidate { turn, run, recipe, place })
     }
 
-    /// Makes durable that the run begins, and by whose leave; only then it does.
+    /// Makes durable that the run begins, and by whose leave; only then it does. Its order is held until then.
     async fn accept(
         &mut self,
         candidate: Candidate,
         allowed: Option<AllowedBy>,
+        _held: HeldOpen,
     ) -> Result<RunId, StartError> {
         let Candidate { turn, run, recipe, place } = candidate;
         let run = RunOpened { started: SystemTime::now(), allowed, ..run };
@@ -602,6 +636,7 @@ impl Keeper {
             phase: Phase::Between { run: run.clone(), done: None },
             run,
             findings: Findings::default(),
+            aborted: None,
         };
         self.occupy(open, false, recipe, place);
         Ok(accepted)
@@ -610,6 +645,9 @@ impl Keeper {
     /// Lends the instruments to a worker.
     fn occupy(&mut self, open: OpenRun, left: bool, recipe: Arc<Recipe>, place: Place) {
         let (run, stop) = (open.run.clone(), Stop::default());
+        if let Some(reason) = &open.aborted {
+            stop.abort(reason);
+        }
         let state = mem::replace(&mut self.state, State::OutOfOrder(None));
         self.state = match state {
             State::Free(rig) => {

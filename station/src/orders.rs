@@ -14,7 +14,10 @@ use factory_proto::{
     ids::{OrderId, RecipeName, Serial},
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, OwnedRwLockReadGuard},
+    time::timeout,
+};
 pub(crate) mod moves;
 pub mod reconcile;
 pub mod tally;
@@ -208,6 +211,8 @@ pub struct Orders {
     left: Arc<Notify>,
     // Held while an order is being opened or a unit released, so that two callers cannot do it in two ways.
     opening: Arc<tokio::sync::Mutex<()>>,
+    // Written while an order is paused, resumed or closed; read while a run of one that starts units becomes durable.
+    moving: Arc<tokio::sync::RwLock<()>>,
     // Held while the books of an order are made, which reads much.
     reconciling: Arc<tokio::sync::Mutex<()>>,
 }
@@ -222,6 +227,22 @@ struct State {
     closing: Option<OrderId>,
 }
 
+impl State {
+    fn starts_units(&self, order: &OrderId) -> Result<(), OrderError> {
+        let found = self.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
+        let reason = found.reason().to_owned();
+        match found.state() {
+            _ if self.closing.as_ref() == Some(order) => Err(OrderError::Closing(order.clone())),
+            OrderState::Paused => Err(OrderError::Paused { order: order.clone(), reason }),
+            OrderState::Closed => Err(OrderError::Closed { order: order.clone(), reason }),
+            OrderState::Open => Ok(()),
+        }
+    }
+}
+
+/// An order that starts units, and goes on doing so until this is dropped.
+pub struct HeldOpen(#[expect(dead_code, reason = "it is given back when dropped")] OwnedRwLockReadGuard<()>);
+
 impl Orders {
     /// Goes on with what the journal's books say. The lists that orders were opened with lie in the folder `lists`.
     pub fn new(units: Units, attestations: Attestations, books: Books, lists: &Path) -> Self {
@@ -230,9 +251,9 @@ impl Orders {
         let state = State { orders, lists: lists_read, quarantined, running, closing: None };
         let state = Arc::new(Mutex::new(state));
         let (lists, left) = (lists.into(), Arc::default());
-        let (opening, reconciling) = (Arc::default(), Arc::default());
+        let (opening, moving, reconciling) = (Arc::default(), Arc::default(), Arc::default());
         let claims = Claims::new(units.clone());
-        Self { units, claims, attestations, state, lists, left, opening, reconciling }
+        Self { units, claims, attestations, state, lists, left, opening, moving, reconciling }
     }
 
     /// Opens an order durably. An order that is open with the same contents is left as it is.
@@ -352,15 +373,22 @@ impl Orders {
     /// is only kept from being in two nests.
     pub fn reserve(&self, run: &RunOpened) -> Result<Place, OrderError> {
         let state = self.lock();
-        let Some(id) = &run.order else { return self.place(state, run) };
-        let order = state.orders.get(id).ok_or_else(|| OrderError::Unknown(id.clone()))?;
-        let reason = order.reason().to_owned();
-        match order.state() {
-            _ if state.closing.as_ref() == Some(id) => Err(OrderError::Closing(id.clone())),
-            OrderState::Paused => Err(OrderError::Paused { order: id.clone(), reason }),
-            OrderState::Closed => Err(OrderError::Closed { order: id.clone(), reason }),
-            OrderState::Open => self.place(state, run),
+        if let Some(order) = &run.order {
+            state.starts_units(order)?;
         }
+        self.place(state, run)
+    }
+
+    /// Keeps an order as it is for as long as what comes back is there, if it starts units; a golden unit is of none.
+    ///
+    /// # Errors
+    /// It does not any more: it was moved since the run's place was taken.
+    pub async fn hold_open(&self, order: Option<&OrderId>) -> Result<HeldOpen, OrderError> {
+        let held = self.moving.clone().read_owned().await;
+        if let Some(order) = order {
+            self.lock().starts_units(order)?;
+        }
+        Ok(HeldOpen(held))
     }
 
     /// Takes a place for a run that was begun before, also in an order that starts no more units.

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::{
+    contact::Known,
     health::{self, clock::Clock},
+    line::Line,
     nest::{Nest, Shared},
     record::Record,
 };
@@ -43,6 +45,7 @@ pub async fn look(shared: &Shared, nests: impl Iterator<Item = &Nest>) -> Result
             health::journal_trouble(&shared.journal).map_or(Ok("has room for the journal".to_owned()), Err),
         ),
     ];
+    checks.push(Check::new("line", leave(&shared.line)));
     for held in shared.recipes.held().into_iter().filter(|held| held.active) {
         let (name, digest) = (&held.key.0, data_encoding::HEXLOWER.encode(&held.key.1));
         let found = held.complaint.map_or(Ok(format!("has SHA-256 {digest}")), Err);
@@ -65,12 +68,34 @@ pub async fn look(shared: &Shared, nests: impl Iterator<Item = &Nest>) -> Result
     Ok(checks)
 }
 
-/// Why no work order is opened now, whatever it is; `None` when one may be.
+/// Why no work order is opened now, whatever it is: it could not start one unit. `None` when one may be.
 ///
 /// # Errors
 /// The journal cannot be read.
-pub fn trouble(journal: &Journal<Record>) -> Result<Option<String>, JournalError> {
-    Ok(clock(journal)?.or_else(|| health::journal_trouble(journal)))
+pub fn trouble(shared: &Shared) -> Result<Option<String>, JournalError> {
+    let journal = &shared.journal;
+    let trouble = clock(journal)?.or_else(|| health::journal_trouble(journal));
+    Ok(trouble.or_else(|| leave(&shared.line).err().map(|wrong| format!("the line {wrong}"))))
+}
+
+/// Whose leave a unit could be started with now. A controller that was not called yet may well answer.
+fn leave(line: &Line) -> Result<String, String> {
+    if !line.interlock.demanded {
+        return Ok("starts units without leave".to_owned());
+    }
+    let address = line.controllers.in_use().address;
+    let known = line.controllers.contact().watch().borrow().clone();
+    match (known, line.offline.left().left) {
+        (Known::Nothing, _) => Ok(format!("has its controller at {address}, which was not called yet")),
+        (Known::Answers, _) => Ok(format!("has its controller at {address}, which answers")),
+        (Known::Away(reason), 0) => Err(format!(
+            "has no controller that answers ({reason}), and nothing is left of an offline budget: see to the controller, or \
+             load an allowance with stationctl budget load"
+        )),
+        (Known::Away(reason), left) => Ok(format!(
+            "has no controller that answers ({reason}); {left} units may be started on the offline budget"
+        )),
+    }
 }
 
 async fn signer(shared: &Shared) -> Vec<Check> {

@@ -129,6 +129,9 @@ pub enum Record {
     /// Somebody has said whether a CA is registered with an account.
     #[n(40)]
     RegistrationAttested(#[n(0)] RegistrationAttested),
+    /// A run is to stop at the next safe place, or not to begin.
+    #[n(32)]
+    AbortAsked(#[n(0)] AbortAsked),
     /// A command was carried out; what it did is told by the record before it, where it did anything.
     #[n(31)]
     CommandDone(#[n(0)] CommandDone),
@@ -163,6 +166,8 @@ impl Record {
             | Self::RegistrationAttested(_)
             | Self::HeadSigned(_)
             | Self::CommandDone(_)
+            // Of a run, but no part of its story: it may come behind the result, and of a start that never was a run.
+            | Self::AbortAsked(_)
             | Self::ReportRefused(_)
             | Self::UnitRefused(_)
             | Self::BudgetGranted(_)
@@ -214,6 +219,7 @@ impl factory_journal::Record for Record {
             | Self::RunResumed(_)
             | Self::ChipSeen(_)
             | Self::TagSeen(_) => Keys { run: self.run().map(|run| run.to_string()), ..Keys::default() },
+            Self::AbortAsked(asked) => Keys { run: Some(asked.run.to_string()), ..Keys::default() },
             Self::ReportRefused(_) => Keys { run: Some(REFUSALS.to_owned()), ..Keys::default() },
             Self::OrderMoved(moved) => Keys { order: Some(moved.order.to_string()), ..Keys::default() },
             Self::NestCommanded(_) | Self::NestLeftPack(_) | Self::RecipeCommanded(_) => Keys::default(),
@@ -316,6 +322,29 @@ pub struct StepStarted {
     /// Which step.
     #[cbor(n(1), with = "cbor::text")]
     pub step: Step,
+}
+
+/// A run is to stop at the next safe place; a start that waits for the controller's leave is not to become one.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AbortAsked {
+    /// Which run.
+    #[cbor(n(0), with = "cbor::text")]
+    pub run: RunId,
+    /// For which order; absent for a golden unit.
+    #[cbor(n(1), with = "cbor::optional_text")]
+    pub order: Option<OrderId>,
+    /// On which board.
+    #[cbor(n(2), with = "cbor::text")]
+    pub serial: Serial,
+    /// Where.
+    #[cbor(n(3), with = "cbor::text")]
+    pub nest: NestName,
+    /// Why.
+    #[n(4)]
+    pub reason: String,
+    /// When.
+    #[cbor(n(5), with = "cbor::time")]
+    pub time: SystemTime,
 }
 
 /// The signer is about to be asked.

@@ -98,13 +98,15 @@ impl station_server::Station for StationService {
             // As the signer will read it.
             quota: None,
         };
-        if let Some(trouble) = preflight::trouble(&self.shared.journal).map_err(refused)? {
-            let refusal = Refusal::of(ErrorReason::StationNotReady);
-            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
-        }
         let Shared { orders, signer, commands, .. } = &self.shared;
         let account = recipe.provision.connection.account();
         let turn = commands.begin(open.command).await.map_err(refused)?;
+        if !turn.is_again()
+            && let Some(trouble) = preflight::trouble(&self.shared).map_err(refused)?
+        {
+            let refusal = Refusal::of(ErrorReason::StationNotReady);
+            return Err(refusal.says(&format!("no work order is opened: {trouble}")));
+        }
         // What is open stays as it is, whoever has got a name of its units since.
         if let Some(list) = &open.units
             && orders.get(&order.order).is_err()
@@ -310,19 +312,22 @@ impl station_server::Station for StationService {
         request: Request<messages::AbortUnitRequest>,
     ) -> Answer<messages::AbortUnitResponse> {
         let abort = command::Abort::try_from(request.into_inner())?;
+        let turn = self.shared.commands.begin(abort.command).await.map_err(refused)?;
+        if turn.is_again() {
+            return Ok(Response::new(messages::AbortUnitResponse {}));
+        }
         let nest = match self.find(abort.run) {
             Ok(unit) => unit.closed.is_none().then(|| self.nests.get(&unit.opened.nest).cloned()).flatten(),
             // It may be one that waits for the controller's leave, which is no run yet.
             Err(unknown) => Some(self.asking(abort.run).await.ok_or(unknown)?),
         };
-        let turn = self.shared.commands.begin(abort.command).await.map_err(refused)?;
         to_the_end(async move {
-            // Known, and over already: nothing is left to abort.
-            if let Some(nest) = nest {
-                tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
-                nest.abort(abort.run, abort.reason).await;
-            }
-            turn.commit(None).await
+            let Some(nest) = nest else {
+                // Known, and over already: nothing is left to abort.
+                return turn.commit(None).await.map(drop);
+            };
+            tracing::info!(run = %abort.run, reason = abort.reason, "abort asked for");
+            nest.abort(turn, abort.run, abort.reason).await
         })
         .await
         .map_err(refused)?;

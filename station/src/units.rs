@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     history::History,
-    record::{Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
+    record::{AbortAsked, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
 };
 
 /// A run as far as it has come.
@@ -53,6 +53,16 @@ impl Units {
             }
         }
         Ok(unit)
+    }
+
+    /// How a run, or what was to become one, was asked to stop.
+    pub fn aborted(&self, run: RunId) -> Result<Option<AbortAsked>, JournalError> {
+        for sequence in self.0.by_run(&run.to_string())? {
+            if let Some(Record::AbortAsked(asked)) = self.0.get(sequence)?.map(|entry| entry.record) {
+                return Ok(Some(asked));
+            }
+        }
+        Ok(None)
     }
 
     /// What a run began as.

@@ -15,13 +15,9 @@ use super::{
     field::Field,
     frame::{self, Decoder, HostFrame},
     pn532::{POWER_DOWN, Pn532, Reply},
+    visits,
 };
-use crate::{
-    control,
-    moment::simulator::Moments,
-    pty::Pty,
-    work::{AtWork, Work},
-};
+use crate::{control, moment::simulator::Moments, pty::Pty, work::Work};
 
 // The line wakes a sleeping chip with its fifth rising edge (UM0701-02, section 3.1.3.2).
 const EDGES_TO_WAKE: u32 = 5;
@@ -45,9 +41,8 @@ pub struct SimReader {
     search: Option<(u8, Vec<u8>)>,
     faults: VecDeque<Fault>,
     moments: Moments,
-    work: Work,
-    /// While it is awake.
-    awake: Option<AtWork>,
+    /// While a host has the port open.
+    visits: Work,
 }
 
 /// The moment after a write to the tag's memory, before the host hears of it.
@@ -57,6 +52,7 @@ impl SimReader {
     /// Opens the port `reader` and the socket `control.sock` in `dir`; tells `moments` of each write.
     pub fn open(dir: &Path, moments: Moments) -> io::Result<Self> {
         let pty = Pty::open(&dir.join("reader"))?;
+        let visits = visits::watch(&dir.join("reader"))?;
         let (hand, events) = mpsc::channel();
 
         let (host, line) = (hand.clone(), pty.master.try_clone()?);
@@ -81,8 +77,7 @@ impl SimReader {
             search: None,
             faults: VecDeque::new(),
             moments,
-            work: Work::default(),
-            awake: None,
+            visits,
         })
     }
 
@@ -92,7 +87,7 @@ impl SimReader {
             match event {
                 Event::Host(bytes) => self.hear(&bytes)?,
                 Event::Asked(request, answer) => {
-                    let done = request.perform(&mut self.field, &mut self.faults, &self.work);
+                    let done = request.perform(&mut self.field, &mut self.faults, &self.visits);
                     self.search_again()?;
                     // Whoever asked may have gone.
                     let _ = answer.send(done);
@@ -107,7 +102,6 @@ impl SimReader {
         for byte in bytes {
             if self.edges_to_wake > 0 {
                 // This byte wakes, and is lost.
-                self.awake.get_or_insert_with(|| self.work.begin());
                 self.edges_to_wake = self.edges_to_wake.saturating_sub(rising_edges(*byte));
                 continue;
             }
@@ -137,7 +131,6 @@ impl SimReader {
         self.reply(code, parameters)?;
         if code == POWER_DOWN {
             self.edges_to_wake = EDGES_TO_WAKE;
-            self.awake = None;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use tonic::Code;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tonic_types::StatusExt as _;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
@@ -152,7 +153,9 @@ async fn a_message_of_a_megabyte_is_refused_before_it_is_read() {
     let rig = Rig::commissioned();
     let server = rig.serve();
     let refused = server.issue(issue(vec![0x30; 1 << 20])).await.unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let info = refused.get_details_error_info().expect("google.rpc.ErrorInfo");
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("MESSAGE_TOO_LARGE", "factory.signer.v1"));
     server.issue(issue(Csr::default().signed_by(&p256()))).await.unwrap();
 }
 

@@ -183,7 +183,7 @@ async fn garbage_and_huge_frames_hurt_nobody_else() {
     let mut huge = asking("WO-17", "huge");
     huge.certificate_request = vec![0x30; 1 << 20];
     let refused = SignerClient::new(station.clone()).issue(huge).await.unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     ask(&station, "WO-17").await.unwrap();
     let (status, log) = server.terminate();
     assert!(status.success() && !log.contains("panicked"), "{log}");

@@ -18,6 +18,7 @@ use tower::{Layer, Service};
 use crate::{
     allowance::{Place, TooMuch},
     guest::{Caller, Guest, House},
+    length,
 };
 
 /// In front of all services of a house. Each call that comes through it carries its peer, the [`crate::guest::Origin`]
@@ -76,8 +77,12 @@ where
     fn call(&mut self, mut call: http::Request<Body>) -> Self::Future {
         match admit::<H>(call.extensions_mut()) {
             Ok(place) => {
+                let path = call.uri().path().to_owned();
                 let answer = self.inner.call(call);
-                Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Held { body, _place: place }))) })
+                Box::pin(async move {
+                    let answer = length::told(&path, answer.await?);
+                    Ok(answer.map(|body| Body::new(Held { body, _place: place })))
+                })
             }
             Err(refused) => Box::pin(async move { Ok(refused.into_http()) }),
         }

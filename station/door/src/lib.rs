@@ -11,6 +11,7 @@ pub mod client;
 pub mod doors;
 pub mod files;
 pub mod guest;
+mod length;
 pub mod rate;
 pub mod socket;
 pub mod tls;

@@ -59,7 +59,11 @@ impl Keeper {
         let Interlock { demanded, deadline } = self.shared.line.interlock;
         let Some(order) = candidate.run.order.clone().filter(|_| demanded) else {
             // Nor is anybody asked about a golden unit: it is the station's own, and of no order.
-            return answer(reply, self.accept(candidate, None).await);
+            let started = match self.shared.orders.hold_open(candidate.run.order.as_ref()).await {
+                Ok(held) => self.accept(candidate, None, held).await,
+                Err(moved) => Err(moved.into()),
+            };
+            return answer(reply, started);
         };
         match self.question(&candidate) {
             Ok(question) => {
@@ -93,27 +97,41 @@ impl Keeper {
         if reply.is_closed() {
             return self.tell();
         }
-        let run = candidate.run.run;
-        let started = match said {
+        let started = self.decide(candidate, order, said).await;
+        if started.is_err() {
+            self.tell();
+        }
+        answer(reply, started);
+    }
+
+    /// Starts the unit if it may be, and if its order was not paused while the controller was asked.
+    async fn decide(
+        &mut self,
+        candidate: Candidate,
+        order: OrderId,
+        said: Answer,
+    ) -> Result<RunId, StartError> {
+        match said {
             Answer::Allowed { controller } => {
-                self.accept(candidate, Some(AllowedBy::Controller(controller))).await
+                let held = self.shared.orders.hold_open(Some(&order)).await?;
+                self.accept(candidate, Some(AllowedBy::Controller(controller)), held).await
             }
             Answer::Refused { controller, reasons } => {
                 Err(self.refuse(&candidate.run, order, controller, reasons).await)
             }
             Answer::NotServed { controller } => Err(StartError::NotServed { controller }),
-            Answer::Away(away) => match self.shared.line.offline.take() {
-                Ok(allowance) => {
-                    warn!(nest = %self.name, %run, %allowance, reason = away, "started on the offline budget");
-                    self.accept(candidate, Some(AllowedBy::Budget(allowance))).await
-                }
-                Err(exhausted) => Err(StartError::NoLeave { away, exhausted }),
-            },
-        };
-        if started.is_err() {
-            self.tell();
+            Answer::Away(away) => {
+                // Before one of the budget is used.
+                let held = self.shared.orders.hold_open(Some(&order)).await?;
+                let allowance = match self.shared.line.offline.take() {
+                    Ok(allowance) => allowance,
+                    Err(exhausted) => return Err(StartError::NoLeave { away, exhausted }),
+                };
+                let run = candidate.run.run;
+                warn!(nest = %self.name, %run, %allowance, reason = away, "started on the offline budget");
+                self.accept(candidate, Some(AllowedBy::Budget(allowance)), held).await
+            }
         }
-        answer(reply, started);
     }
 
     /// Breaks the question off: everything is as it was before.

@@ -32,7 +32,7 @@ pub(super) struct Work {
 
 /// Everything that is done to a unit, in order. The instruments come back, whatever happened.
 pub(super) async fn work(work: Work, mut rig: Box<Rig>, shared: Shared) -> Box<Rig> {
-    let Work { open: OpenRun { run, phase, findings }, left, recipe, place, stop } = work;
+    let Work { open: OpenRun { run, phase, findings, .. }, left, recipe, place, stop } = work;
     let span = info_span!("run", nest = %run.nest, run = %run.run, serial = %run.serial);
     async {
         let mut ctx = StepContext {

@@ -78,6 +78,8 @@ impl Orders {
     }
 
     async fn keep_move(&self, turn: &Turn, moved: OrderMoved) -> Result<Order, OrderError> {
+        // A run of it is durable before this, or not begun.
+        let _alone = self.moving.write().await;
         turn.commit(Some(Record::OrderMoved(moved.clone()))).await?;
         let mut state = self.lock();
         if let Some(order) = state.orders.get_mut(&moved.order) {

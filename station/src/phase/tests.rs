@@ -12,7 +12,7 @@ use super::*;
 use crate::{
     recipe::template::Values,
     record::{
-        ChipSeen, Findings, Identity, IssuanceAsked, Issued, NestLeftPack, OrderOpened, PackRule,
+        AbortAsked, ChipSeen, Findings, Identity, IssuanceAsked, Issued, NestLeftPack, OrderOpened, PackRule,
         RegistrationAttested, Resumption, RunClosed, RunId, RunResumed, StepPassed, StepStarted, TagSeen,
         UnitDisposed, UnitReleased,
     },
@@ -56,7 +56,7 @@ fn closed() -> Record {
     }))
 }
 
-/// Every record of the one run there is, and two that belong to none.
+/// Every record of the one run there is, and some that belong to none, or are no part of its story.
 fn all() -> Vec<Record> {
     let endpoint_name: EndpointName = "sensor-1".parse().unwrap();
     let RunOpened { run, order, serial, .. } = run();
@@ -94,6 +94,14 @@ fn all() -> Vec<Record> {
             account: "acme".to_owned(),
             registered: true,
             statement: "uploaded".to_owned(),
+            time: SystemTime::UNIX_EPOCH,
+        }),
+        Record::AbortAsked(AbortAsked {
+            run,
+            order: Some(order.clone()),
+            serial: serial.clone(),
+            nest: "nest-1".parse().unwrap(),
+            reason: String::new(),
             time: SystemTime::UNIX_EPOCH,
         }),
         Record::UnitDisposed(UnitDisposed {

@@ -210,6 +210,12 @@ impl Watcher {
                 serial: Some(refused.serial.clone()),
                 order: Some(refused.order.clone()),
             }),
+            Record::AbortAsked(asked) => Ok(About {
+                nest: Some(asked.nest.clone()),
+                run: Some(asked.run),
+                serial: Some(asked.serial.clone()),
+                order: asked.order.clone(),
+            }),
             Record::OrderMoved(moved) => Ok(About { order: Some(moved.order.clone()), ..About::default() }),
             Record::NestCommanded(it) => Ok(About { nest: Some(it.nest.clone()), ..About::default() }),
             Record::Checkpoint(_)

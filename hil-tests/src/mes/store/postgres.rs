@@ -1,12 +1,17 @@
 //! The store in PostgreSQL: for any number of controllers beside each other. Durable at each commit
 //! (`synchronous_commit = on`), as far as the server keeps its word (`fsync`).
 
-use std::{collections::HashSet, error::Error as _, path::Path, sync::Once, time::Duration};
+use std::{collections::HashSet, error::Error, path::Path, sync::Once, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use bytes::BytesMut;
 use postgres::{
-    Client, Config, NoTls, Row, Statement, Transaction, config::Host, error::SqlState,
-    fallible_iterator::FallibleIterator as _, types::ToSql,
+    Client, Config, NoTls, Row, Statement, Transaction,
+    binary_copy::BinaryCopyInWriter,
+    config::Host,
+    error::SqlState,
+    fallible_iterator::FallibleIterator as _,
+    types::{IsNull, ToSql, Type, accepts, to_sql_checked},
 };
 use tracing::warn;
 
@@ -17,21 +22,37 @@ const MIGRATIONS: [&str; 2] = [include_str!("postgres/1.sql"), include_str!("pos
 /// What controllers that start at the same time take turns by; drawn once.
 const TURN: i64 = 0x6661_6374_6f72_7901;
 
-const INSERT_RESULTS: &str = "INSERT INTO results (station, sequence, run, work_order, serial, nest, outcome, \
-    failing_step, reason, started, ended, endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, \
-    firmware_version, station_version, quarantine, steps, measurements, fcc, own_values, message, golden) \
-    SELECT r.station, r.sequence, r.run, r.work_order, r.serial, r.nest, r.outcome, r.failing_step, r.reason, \
+/// Those of a result's row that a report brings, in the order in which they are given.
+macro_rules! columns {
+    () => {
+        "station, sequence, run, work_order, serial, nest, outcome, failing_step, reason, started, ended, \
+        endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, firmware_version, station_version, \
+        quarantine, steps, measurements, fcc, own_values, message, golden"
+    };
+}
+
+const INSERT_RESULTS: &str = concat!(
+    "INSERT INTO results (",
+    columns!(),
+    ") SELECT r.station, r.sequence, r.run, r.work_order, r.serial, r.nest, r.outcome, r.failing_step, r.reason, \
     r.started, r.ended, r.endpoint_name, r.enrolment_id, r.tag_uid, r.chip, r.recipe_sha256, r.flash_sha256, \
     r.firmware_version, r.station_version, r.quarantine, r.steps::jsonb, r.measurements::jsonb, r.fcc::jsonb, \
     r.own_values::jsonb, r.message, r.golden \
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
     $9::text[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[], \
     $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], \
-    $24::text[], $25::bytea[], $26::boolean[]) \
-    AS r (station, sequence, run, work_order, serial, nest, outcome, failing_step, reason, started, ended, \
-    endpoint_name, enrolment_id, tag_uid, chip, recipe_sha256, flash_sha256, firmware_version, station_version, \
-    quarantine, steps, measurements, fcc, own_values, message, golden) \
-    ON CONFLICT DO NOTHING RETURNING station, sequence";
+    $24::text[], $25::bytea[], $26::boolean[]) AS r (",
+    columns!(),
+    ") ON CONFLICT DO NOTHING RETURNING station, sequence"
+);
+const COPY_RESULTS: &str = concat!("COPY results (", columns!(), ") FROM STDIN BINARY");
+#[rustfmt::skip]
+const COPIED: [Type; 26] = [
+    Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT,
+    Type::TIMESTAMPTZ, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT, Type::TEXT,
+    Type::TEXT, Type::TEXT, Type::TEXT, Type::JSONB, Type::JSONB, Type::JSONB, Type::JSONB, Type::BYTEA,
+    Type::BOOL,
+];
 const INSERT_HEADS: &str = "INSERT INTO heads (station, sequence, log_id, first_sequence, last_sequence, \
     closed_runs, statement, message) \
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], \
@@ -174,6 +195,17 @@ impl Session {
     }
 
     fn keep(&mut self, batches: &[&Batch]) -> Result<Vec<Kept>, postgres::Error> {
+        // Nearly always all of them are new, and COPY takes two thirds of the server's time (48 to 58 µs a result,
+        // where INSERT took 74 to 82); but it brings all or nothing.
+        match self.keep_by(copy_results, batches) {
+            Err(error) if error.code() == Some(&SqlState::UNIQUE_VIOLATION) => {
+                self.keep_by(insert_results, batches)
+            }
+            kept => kept,
+        }
+    }
+
+    fn keep_by(&mut self, bring: Bring, batches: &[&Batch]) -> Result<Vec<Kept>, postgres::Error> {
         let mut results: Vec<&ResultRow> = batches.iter().flat_map(|batch| &batch.results).collect();
         let mut heads: Vec<&HeadRow> = batches.iter().flat_map(|batch| &batch.heads).collect();
         // Two controllers that have the same reports never wait for each other in a circle.
@@ -181,11 +213,11 @@ impl Session {
         heads.sort_by(|a, b| (&a.station, a.sequence).cmp(&(&b.station, b.sequence)));
 
         let mut transaction = self.client.transaction()?;
-        let mut new_results = New::default();
+        let mut new_results = New::All;
         if !results.is_empty() {
-            new_results = New::of(insert_results(&mut transaction, &self.insert_results, &results)?);
+            new_results = bring(&mut transaction, &self.insert_results, &results)?;
         }
-        let mut new_heads = New::default();
+        let mut new_heads = New::All;
         if !heads.is_empty() {
             new_heads = New::of(insert_heads(&mut transaction, &self.insert_heads, &heads)?);
         }
@@ -219,11 +251,54 @@ impl Session {
     }
 }
 
+/// A way to bring rows into the database.
+type Bring = fn(&mut Transaction<'_>, &Statement, &[&ResultRow]) -> Result<New, postgres::Error>;
+
+/// Brings them all, or fails when one of them is there.
+fn copy_results(
+    transaction: &mut Transaction<'_>,
+    _: &Statement,
+    rows: &[&ResultRow],
+) -> Result<New, postgres::Error> {
+    let mut writer = BinaryCopyInWriter::new(transaction.copy_in(COPY_RESULTS)?, &COPIED);
+    for row in rows {
+        let [steps, measurements, fcc, own_values] =
+            [&row.steps, &row.measurements, &row.fcc, &row.own_values].map(|text| Json(text));
+        #[rustfmt::skip]
+        let columns: [&(dyn ToSql + Sync); 26] = [
+            &row.station, &row.sequence, &row.run, &row.work_order, &row.serial, &row.nest, &row.outcome,
+            &row.failing_step, &row.reason, &row.started, &row.ended, &row.endpoint_name, &row.enrolment_id,
+            &row.tag_uid, &row.chip, &row.recipe_sha256, &row.flash_sha256, &row.firmware_version,
+            &row.station_version, &row.quarantine, &steps, &measurements, &fcc, &own_values, &row.message,
+            &row.golden,
+        ];
+        writer.write(&columns)?;
+    }
+    writer.finish()?;
+    Ok(New::All)
+}
+
+/// A text that is JSON, as `jsonb` takes it: version 1, and the text.
+#[derive(Debug)]
+struct Json<'a>(&'a str);
+
+impl ToSql for Json<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(&[1]);
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    accepts!(JSONB);
+    to_sql_checked!();
+}
+
+/// Brings those that are not there.
 fn insert_results(
     transaction: &mut Transaction<'_>,
     insert: &Statement,
     rows: &[&ResultRow],
-) -> Result<Vec<Row>, postgres::Error> {
+) -> Result<New, postgres::Error> {
     macro_rules! column {
         ($name:ident) => {
             &rows.iter().map(|row| &row.$name).collect::<Vec<_>>()
@@ -238,7 +313,7 @@ fn insert_results(
         column!(steps), column!(measurements), column!(fcc), column!(own_values), column!(message),
         column!(golden),
     ];
-    transaction.query(insert, &columns)
+    transaction.query(insert, &columns).map(New::of)
 }
 
 fn insert_heads(
@@ -260,17 +335,22 @@ fn insert_heads(
 }
 
 /// The keys that a transaction brought.
-#[derive(Default)]
-struct New(HashSet<(String, i64)>);
+enum New {
+    All,
+    These(HashSet<(String, i64)>),
+}
 
 impl New {
     fn of(rows: Vec<Row>) -> Self {
-        Self(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
+        Self::These(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Whether the key is new; only the first who asks brought it.
     fn take(&mut self, station: &str, sequence: i64) -> bool {
-        self.0.remove(&(station.to_owned(), sequence))
+        match self {
+            Self::All => true,
+            Self::These(keys) => keys.remove(&(station.to_owned(), sequence)),
+        }
     }
 }
 
@@ -311,3 +391,6 @@ fn trouble(error: &postgres::Error) -> StoreError {
         .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.code().starts_with(class)));
     if refused { StoreError::Refused(reason) } else { StoreError::Away(reason) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -82,6 +82,7 @@ fn text(event: &Event) -> String {
             let resumption = resumed.resumption.clone().unwrap_or_default();
             format!("left in {:?}, goes on with {:?}", resumption.left_in, resumption.resumed_at)
         }
+        Event::AbortAsked(asked) => format!("abort asked for: {}", asked.reason),
         Event::OrderOpened(opened) => format!("order opened: {} of {}", opened.quantity, opened.recipe),
         Event::OrderMoved(moved) => {
             let state = moved.state().as_str_name().trim_start_matches("WORK_ORDER_STATE_").to_lowercase();
@@ -155,6 +156,7 @@ fn name(event: &Event) -> &'static str {
         Event::Progress(_) => "progress",
         Event::RunClosed(_) => "run_closed",
         Event::RunResumed(_) => "run_resumed",
+        Event::AbortAsked(_) => "abort_asked",
         Event::OrderOpened(_) => "order_opened",
         Event::OrderMoved(_) => "order_moved",
         Event::NestCommanded(_) => "nest_commanded",

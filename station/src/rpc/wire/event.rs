@@ -101,6 +101,9 @@ fn record(record: &Record) -> (EventKind, Told) {
             let resumption = Some(resumption(&resumed.resumption));
             (EventKind::Run, Told::RunResumed(wire::RunResumed { resumption }))
         }
+        Record::AbortAsked(asked) => {
+            (EventKind::Run, Told::AbortAsked(wire::AbortAsked { reason: asked.reason.clone() }))
+        }
         Record::RunClosed(closed) => (EventKind::Run, Told::RunClosed(run_closed(closed))),
         Record::CallAudited(audited) => {
             let (method, code) = (audited.method.clone(), audited.code);
