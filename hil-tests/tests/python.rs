@@ -26,7 +26,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::{net::TcpStream, task::yield_now, time::timeout};
 
 const NESTS: [&str; 3] = ["A", "B", "C"];
 const ORDER: &str = "WO-1";
@@ -56,6 +56,13 @@ impl Line {
         rig.allowance = 0;
         let controller = Controller::new(&folder.join("results.db"))?;
         tokio::spawn(controller.clone().serve(address));
+        // No order opens at a station whose controller was away when it was asked first.
+        let listens = async {
+            while TcpStream::connect(address).await.is_err() {
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, listens).await.context("the controller does not listen")?;
         rig.start_signer()?;
         rig.sign_order(ORDER, u32::try_from(NESTS.len())?)?;
         for (nest, number) in NESTS.iter().zip(1..) {
@@ -197,8 +204,9 @@ async fn the_python_client_leaves_a_unit_that_failed_or_was_refused_to_people() 
     line::take_out(&line.rig, "B", "SN0002")?;
     line::lay(&line.rig, "B", &Assembly { tag_locked: true, ..Assembly::sound(2) })?;
     let output = timeout(PATIENCE, line.client().output()).await.context("the client does not end")??;
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
-    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    let said: Value = serde_json::from_slice(&output.stdout).with_context(|| complaint.into_owned())?;
     assert_eq!((&said["units"]["SN0001"], &said["units"]["SN0002"]), (&json!("PASS"), &json!("FAIL")));
     let refusal = said["units"]["SN0003"].as_str().context("a unit has a text")?;
     assert!(refusal.contains("ROUTE: was never at the printer"), "{refusal}");
