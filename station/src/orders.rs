@@ -64,7 +64,11 @@ pub enum OrderError {
     /// The unit has its identity.
     #[error(
         "unit {} has passed already, for work order {}, in nest {} at {}, run {}",
-        .0.opened.serial, .0.opened.order.as_ref().map_or("none", OrderId::as_str), .0.opened.nest, humantime::format_rfc3339_seconds(.0.ended), .0.opened.run
+        .0.opened.serial,
+        .0.opened.order.as_ref().map_or("none", OrderId::as_str),
+        .0.opened.nest,
+        humantime::format_rfc3339_seconds(.0.ended),
+        .0.opened.run
     )]
     Passed(Box<RunClosed>),
     /// The command that started this run is being carried out in another nest.

@@ -17,16 +17,15 @@ use std::{
 use factory_journal::Sequence;
 use factory_proto::ids::NestName;
 
-use crate::{
-    history::Past,
-    record::{NestLeftPack, PackRule, RunClosed},
-};
+use crate::record::{NestLeftPack, PackRule};
 use chance::{Tally, by_chance};
-use windows::{Tried, Windows};
+use windows::Windows;
 
 mod chance;
 pub mod survey;
 mod windows;
+
+pub use windows::Tried;
 
 /// When a nest has left the pack.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,11 +123,9 @@ impl Pack {
         Self(Arc::new(Mutex::new(windows)))
     }
 
-    /// Takes in a run that was closed in this record. `past` is what was known of the unit before.
-    pub fn learn(&self, sequence: Sequence, closed: &RunClosed, past: Past) {
-        if let Some(tried) = Tried::of(sequence, closed, past) {
-            self.windows().learn(tried);
-        }
+    /// Takes in a unit whose run was closed in this record.
+    pub fn learn(&self, sequence: Sequence, tried: Tried) {
+        self.windows().learn(sequence, tried);
     }
 
     /// Whatever the nest made before this record says nothing of it any more.

@@ -1,16 +1,11 @@
 //! The MES API. Here wire messages become commands and answers become wire messages; no wire type goes
 //! further in.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    pin::Pin,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::SystemTime};
 
 use factory_journal::JournalError;
 use factory_proto::{
-    ids::{NestName, OrderId},
+    ids::NestName,
     station::{self as messages, ErrorReason, station_server},
 };
 use tokio::task::spawn_blocking;
@@ -21,7 +16,6 @@ use self::access::HungUp;
 use crate::{
     callers::Caller,
     commands::{Command, to_the_end},
-    golden::Golden,
     health::{self, parts::Parts},
     line::offline::OfflineError,
     nest::{
@@ -30,10 +24,9 @@ use crate::{
     },
     preflight,
     provenance::Trouble,
-    recipe::{Recipe, RecipeError, template},
+    recipe::{Recipe, RecipeError},
     record::{NestAct, NestCommanded, OrderOpened, RunId},
     shelf::Shelf,
-    unit_list::UnitList,
     units::Unit,
 };
 
@@ -86,9 +79,8 @@ impl station_server::Station for StationService {
         let open = command::OpenOrder::try_from(request.into_inner())?;
         let _steady = self.shelf.steady().await;
         let recipe = self.recipe_of(&open).map_err(refused)?;
-        if let Some(list) = &open.units {
-            check_units(&recipe, &open.order, list, &self.shared.golden)?;
-        }
+        let list = open.units.as_ref();
+        let list = list.map(|list| names::of(&recipe, &open.order, list, &self.shared.golden)).transpose()?;
         let order = OrderOpened {
             order: open.order,
             recipe: open.recipe,
@@ -108,10 +100,10 @@ impl station_server::Station for StationService {
             return Err(refusal.says(&format!("no work order is opened: {trouble}")));
         }
         // What is open stays as it is, whoever has got a name of its units since.
-        if let Some(list) = &open.units
+        if let Some(list) = &list
             && orders.get(&order.order).is_err()
         {
-            names::check(orders.claims(), &recipe, &order.order, list)?;
+            names::check(orders.claims(), list)?;
         }
         let order = orders.open(turn, order, open.units, &open.signed, signer, account).await;
         let order = order.map_err(refused)?;
@@ -583,29 +575,4 @@ fn no_nest(nest: &NestName) -> Status {
 fn caller<T>(request: &Request<T>) -> String {
     let caller = request.extensions().get::<Caller>();
     caller.map_or_else(|| "an unknown caller".to_owned(), |caller| caller.name().to_owned())
-}
-
-/// Every unit of a list must be one that can be made, and have a name of its own; up to so many complaints.
-const UNIT_COMPLAINTS: usize = 20;
-
-fn check_units(recipe: &Recipe, order: &OrderId, list: &UnitList, golden: &Golden) -> Result<(), Status> {
-    let mut names = HashSet::new();
-    let mut complaints = Vec::new();
-    for (serial, values) in list.iter() {
-        let unit = template::Unit { product: &recipe.name, order, serial, values };
-        let checked = recipe.check_unit(&unit).and_then(|()| recipe.identity.endpoint_name(&unit));
-        let mut complain = |what| complaints.push(("unit_list".to_owned(), what));
-        match checked {
-            Ok(_) if golden.is_named(serial) => {
-                complain(format!("unit {serial}: it is a golden unit, and nothing is made of it"));
-            }
-            Ok(name) if names.insert(name.clone()) => continue,
-            Ok(name) => complain(format!("unit {serial}: the endpoint name {name} is another unit's too")),
-            Err(error) => complain(format!("unit {serial}: {error}")),
-        }
-        if complaints.len() == UNIT_COMPLAINTS {
-            break;
-        }
-    }
-    if complaints.is_empty() { Ok(()) } else { Err(Refusal::of_fields(complaints)) }
 }

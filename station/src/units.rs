@@ -13,7 +13,7 @@ use factory_proto::{
 use uuid::Uuid;
 
 use crate::{
-    history::History,
+    history::{History, Past},
     record::{AbortAsked, Identity, IssuanceAsked, Record, RunClosed, RunId, RunOpened, UnitDisposed},
 };
 
@@ -85,12 +85,6 @@ impl Units {
     pub fn issuances(&self, serial: &Serial) -> Result<Vec<IssuanceAsked>, JournalError> {
         let asked = |record| if let Record::IssuanceAsked(asked) = record { Some(asked) } else { None };
         self.about(serial)?.filter_map(|record| record.map(asked).transpose()).collect()
-    }
-
-    /// Whether nothing was recorded of a unit before this run; the index alone tells.
-    pub fn is_first(&self, run: &RunOpened) -> Result<bool, JournalError> {
-        let known = self.0.by_unit(run.serial.as_str())?;
-        Ok(known.first() == self.0.by_run(&run.run.to_string())?.first())
     }
 
     /// Whether there was a run of this unit that was to make a product of it.
@@ -172,6 +166,17 @@ impl Units {
             }
         }
         Ok(history)
+    }
+
+    /// What was known of a run's unit, as the records up to and without `before` tell; all of them where that is absent.
+    /// Of most units nothing is recorded before their one run, as the index alone tells: to read more of a log that is
+    /// archived takes milliseconds for each.
+    pub fn past(&self, run: &RunOpened, before: Option<Sequence>) -> Result<Past, JournalError> {
+        let known = self.0.by_unit(run.serial.as_str())?;
+        if known.first() == self.0.by_run(&run.run.to_string())?.first() {
+            return Ok(Past::New);
+        }
+        Ok(self.history(&run.serial, before)?.past)
     }
 
     fn any_about(&self, serial: &Serial, is_it: impl Fn(Record) -> bool) -> Result<bool, JournalError> {

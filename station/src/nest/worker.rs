@@ -9,6 +9,7 @@ use crate::{
     books::OpenRun,
     nest::Shared,
     orders::Place,
+    pack::Tried,
     recipe::Recipe,
     record::{GoldenTried, Quarantine, Record, RunClosed, RunOpened, Stopped},
     rig::Rig,
@@ -118,19 +119,25 @@ async fn close(
         findings,
         quarantine: quarantine.clone(),
     };
-    let tried = GoldenTried::by(&closed);
-    match ctx.journal(Record::RunClosed(Box::new(closed.clone()))).await {
+    let golden = GoldenTried::by(&closed);
+    let tried = match shared.units.past(run, None) {
+        Ok(past) => Tried::of(&closed, past),
+        Err(error) => {
+            warn!(%error, "the unit is not counted for its nest");
+            None
+        }
+    };
+    match ctx.journal(Record::RunClosed(Box::new(closed))).await {
         Ok(sequence) => {
             shared.backlog.closed(sequence, ended);
-            match shared.units.history(&run.serial, Some(sequence)) {
-                Ok(history) => shared.pack.learn(sequence, &closed, history.past),
-                Err(error) => warn!(%error, "the unit is not counted for its nest"),
+            if let Some(tried) = tried {
+                shared.pack.learn(sequence, tried);
             }
         }
         // Without a durable result nobody is shown anything; the run is taken up again after a restart.
         Err(error) => return error!(%error, "the result could not be made durable"),
     }
-    shared.golden.learn(tried);
+    shared.golden.learn(golden);
     match (outcome, &quarantine) {
         (Outcome::Pass, _) => place.keep(),
         (_, Some(quarantine)) => place.quarantine(quarantine.clone()),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use factory_journal::{Entry, Journal, JournalError};
+use factory_journal::{Entry, Journal, JournalError, Sequence};
 use factory_proto::ids::NestName;
 
 use super::{
@@ -10,7 +10,6 @@ use super::{
     windows::{Tried, Windows},
 };
 use crate::{
-    history::Past,
     record::{NestAct, Record},
     units::Units,
 };
@@ -36,7 +35,7 @@ impl Pack {
         if rule.parks {
             let missing = nests.map(|nest| (nest.clone(), rule.window)).collect();
             let newest_first = find(journal, units, missing, STRETCH)?;
-            newest_first.into_iter().rev().for_each(|tried| windows.learn(tried));
+            newest_first.into_iter().rev().for_each(|(sequence, tried)| windows.learn(sequence, tried));
         }
         Ok(Self::of(windows))
     }
@@ -44,7 +43,7 @@ impl Pack {
 
 /// What a record says of a nest.
 enum Told {
-    Tried(Tried),
+    Tried(Sequence, Tried),
     Anew(NestName),
 }
 
@@ -54,7 +53,7 @@ fn find(
     units: &Units,
     mut missing: BTreeMap<NestName, usize>,
     stretch: u64,
-) -> Result<Vec<Tried>, JournalError> {
+) -> Result<Vec<(Sequence, Tried)>, JournalError> {
     let mut found = Vec::new();
     let mut until = journal.last().next().get();
     let most = missing.values().sum::<usize>().saturating_mul(RECORDS_A_UNIT) as u64;
@@ -72,13 +71,13 @@ fn find(
         for told in said.into_iter().rev() {
             match told {
                 Told::Anew(nest) => drop(missing.remove(&nest)),
-                Told::Tried(tried) => {
+                Told::Tried(sequence, tried) => {
                     let Some(left) = missing.get_mut(&tried.nest) else { continue };
                     *left -= 1;
                     if *left == 0 {
                         missing.remove(&tried.nest);
                     }
-                    found.push(tried);
+                    found.push((sequence, tried));
                 }
             }
         }
@@ -93,15 +92,8 @@ fn told(entry: &Entry<Record>, units: &Units) -> Result<Option<Told>, JournalErr
             Ok(Some(Told::Anew(commanded.nest.clone())))
         }
         Record::RunClosed(closed) => {
-            let run = &closed.opened;
-            // Of most units nothing is known but this run, as the index tells; to read more of a log that is archived takes
-            // milliseconds for each.
-            let past = if units.is_first(run)? {
-                Past::New
-            } else {
-                units.history(&run.serial, Some(entry.sequence))?.past
-            };
-            Ok(Tried::of(entry.sequence, closed, past).map(Told::Tried))
+            let past = units.past(&closed.opened, Some(entry.sequence))?;
+            Ok(Tried::of(closed, past).map(|tried| Told::Tried(entry.sequence, tried)))
         }
         _ => Ok(None),
     }
@@ -184,7 +176,7 @@ mod tests {
             for stretch in [1, 2, 3, 7, 1000] {
                 let missing = ["A", "B"].map(|nest| (nest.parse().unwrap(), window)).into();
                 let found = find(&journal, &units, missing, stretch).unwrap();
-                let found: Vec<u64> = found.iter().rev().map(|tried| tried.sequence.get()).collect();
+                let found: Vec<u64> = found.iter().rev().map(|(sequence, _)| sequence.get()).collect();
                 assert_eq!(found, wanted, "{story}, {stretch} at a time");
             }
         };

@@ -25,8 +25,8 @@ pub struct Windows {
 
 #[derive(Debug, Clone, Default)]
 struct Window {
-    /// Oldest first, at most as many as the rule says.
-    tried: VecDeque<Tried>,
+    /// Each with the record in which its run was closed; oldest first, at most as many as the rule says.
+    tried: VecDeque<(Sequence, Tried)>,
     /// What it left the pack by with the newest of them.
     left: Option<NestLeftPack>,
 }
@@ -34,8 +34,6 @@ struct Window {
 /// A unit that was tried for the first time: what is kept of its run.
 #[derive(Debug, Clone)]
 pub struct Tried {
-    /// The record in which it was closed.
-    pub sequence: Sequence,
     /// Where.
     pub nest: NestName,
     run: RunId,
@@ -47,13 +45,12 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// A run that was closed in this record, if it says something of its nest: it is the first of its unit that says
-    /// something of the unit. A golden unit is no product, and says what it says another way. `past` is what was known of that before.
-    pub fn of(sequence: Sequence, closed: &RunClosed, past: Past) -> Option<Self> {
+    /// A run that was closed, if it says something of its nest: it is the first of its unit that says something of the unit.
+    /// A golden unit is no product, and says what it says another way. `past` is what was known of the unit before.
+    pub fn of(closed: &RunClosed, past: Past) -> Option<Self> {
         let is_first = past == Past::New && closed.opened.golden.is_none();
         let counts = is_first && matches!(closed.outcome, Outcome::Pass | Outcome::Fail);
         counts.then(|| Self {
-            sequence,
             nest: closed.opened.nest.clone(),
             run: closed.opened.run,
             ended: closed.ended,
@@ -70,14 +67,14 @@ impl Windows {
         Self { rule, nests: BTreeMap::new() }
     }
 
-    /// Takes in a unit; units come in the order in which they were closed.
-    pub fn learn(&mut self, tried: Tried) {
+    /// Takes in a unit whose run was closed in this record; units come in the order of their records.
+    pub fn learn(&mut self, sequence: Sequence, tried: Tried) {
         if !self.rule.parks {
             return;
         }
         let nest = tried.nest.clone();
         let window = self.nests.entry(nest.clone()).or_default();
-        window.tried.push_back(tried);
+        window.tried.push_back((sequence, tried));
         if window.tried.len() > self.rule.window {
             window.tried.pop_front();
         }
@@ -88,7 +85,7 @@ impl Windows {
     /// Whatever the nest made before this record says nothing of it any more.
     pub fn begin_anew(&mut self, nest: &NestName, sequence: Sequence) {
         if let Some(window) = self.nests.get_mut(nest) {
-            window.tried.retain(|tried| tried.sequence > sequence);
+            window.tried.retain(|(closed, _)| *closed > sequence);
             window.left = None;
         }
     }
@@ -101,13 +98,13 @@ impl Windows {
     /// Whether a nest has left the pack with its newest unit. With one that passed, none does.
     fn judge(&self, nest: &NestName) -> Option<NestLeftPack> {
         let own = &self.nests.get(nest)?.tried;
-        let newest = own.back().filter(|newest| newest.failed)?;
-        let is_same = |tried: &&Tried| tried.recipe == newest.recipe;
+        let (_, newest) = own.back().filter(|(_, newest)| newest.failed)?;
+        let is_same = |(_, tried): &&(Sequence, Tried)| tried.recipe == newest.recipe;
         let own = || own.iter().filter(is_same);
-        let since = own().next()?.sequence;
+        let (since, _) = own().next()?;
         let others = self.nests.iter().filter(|(other, _)| *other != nest);
         let others = others.flat_map(|(_, window)| &window.tried).filter(is_same);
-        let (here, there) = (tally(own()), tally(others.filter(|tried| tried.sequence > since)));
+        let (here, there) = (tally(own()), tally(others.filter(|(sequence, _)| sequence > since)));
         let rule = self.rule.broken_by(here, there)?;
         Some(NestLeftPack {
             nest: nest.clone(),
@@ -123,16 +120,16 @@ impl Windows {
     }
 }
 
-fn tally<'a>(tried: impl Iterator<Item = &'a Tried>) -> Tally {
+fn tally<'a>(tried: impl Iterator<Item = &'a (Sequence, Tried)>) -> Tally {
     let mut tally = Tally::default();
-    tried.for_each(|tried| tally.count(tried.failed));
+    tried.for_each(|(_, tried)| tally.count(tried.failed));
     tally
 }
 
 /// What most failures were.
-fn mostly<'a>(tried: impl Iterator<Item = &'a Tried>) -> Option<Mostly> {
+fn mostly<'a>(tried: impl Iterator<Item = &'a (Sequence, Tried)>) -> Option<Mostly> {
     let mut counted: BTreeMap<&Loss, u32> = BTreeMap::new();
-    for loss in tried.flat_map(|tried| &tried.losses) {
+    for loss in tried.flat_map(|(_, tried)| &tried.losses) {
         *counted.entry(loss).or_default() += 1;
     }
     let (loss, units) = counted.into_iter().max_by_key(|(_, units)| *units)?;

@@ -49,7 +49,7 @@ impl Asked {
         let mut yields = Yields::default();
         for sequence in &found[left_out..] {
             if let Some(Entry { record: Record::RunClosed(closed), .. }) = journal.get(*sequence)? {
-                let past = units.history(&closed.opened.serial, Some(*sequence))?.past;
+                let past = units.past(&closed.opened, Some(*sequence))?;
                 yields.learn(&closed, past);
             }
         }

@@ -44,8 +44,8 @@ impl Line {
 
     fn close(&mut self, closed: &RunClosed, past: Past) {
         self.last += 1;
-        if let Some(tried) = Tried::of(self.last.into(), closed, past) {
-            self.windows.learn(tried);
+        if let Some(tried) = Tried::of(closed, past) {
+            self.windows.learn(self.last.into(), tried);
         }
     }
 
