@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use factory_hil_tests::{
     mes::line::{self, Assembly},
-    rig::{RECIPE, Rig, Simulator, free_address},
+    rig::{Rig, Simulator, free_address},
 };
 use factory_proto::station::{
     AbortUnitRequest, DisposeUnitRequest, Disposition, ListUnitsRequest, OpenWorkOrderRequest,
@@ -27,14 +27,7 @@ async fn line(folder: &Path) -> anyhow::Result<(Rig, StationClient<Channel>)> {
 }
 
 fn open(rig: &Rig, command: Uuid, order: &str, quantity: u32) -> anyhow::Result<OpenWorkOrderRequest> {
-    Ok(OpenWorkOrderRequest {
-        command_id: command.to_string(),
-        work_order: order.to_owned(),
-        recipe: RECIPE.to_owned(),
-        quantity,
-        signed_order: rig.sign_order(order, quantity)?,
-        ..OpenWorkOrderRequest::default()
-    })
+    Ok(OpenWorkOrderRequest { command_id: command.to_string(), ..line::opening(rig, order, quantity)? })
 }
 
 fn reason(status: &Status) -> String {

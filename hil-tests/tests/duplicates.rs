@@ -217,15 +217,8 @@ async fn an_endpoint_name_is_one_units_until_that_is_scrapped() -> anyhow::Resul
     refused(start(&mut station, "WO-2", "B", "SN0001", "9").await, "UNIT_PASSED", &about);
 
     // Nor is an order opened of which one unit would have it.
-    let listed = OpenWorkOrderRequest {
-        command_id: Uuid::now_v7().to_string(),
-        work_order: "WO-3".to_owned(),
-        recipe: RECIPE.to_owned(),
-        quantity: 2,
-        signed_order: rig.sign_order("WO-3", 2)?,
-        unit_list: b"serial,mac\nSN0008,8\nSN0009,1\n".to_vec(),
-        ..OpenWorkOrderRequest::default()
-    };
+    let unit_list = b"serial,mac\nSN0008,8\nSN0009,1\n".to_vec();
+    let listed = OpenWorkOrderRequest { unit_list, ..line::opening(&rig, "WO-3", 2)? };
     let refusal = station.open_work_order(listed).await.unwrap_err();
     let text = "unit_list: unit SN0009: endpoint name sensor-1 belongs to unit SN0001 of work order WO-1";
     assert!(refusal.code() == Code::InvalidArgument && refusal.message().contains(text), "{refusal}");

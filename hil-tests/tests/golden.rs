@@ -160,15 +160,8 @@ async fn a_nest_takes_no_unit_before_its_golden_unit_and_nothing_is_made_of_that
     refused(as_product, "UNIT_GOLDEN", Some(("serial", "GOLDEN-1")), &["nothing is made of it"]);
     let as_golden = start_golden(&mut station, Uuid::now_v7(), "SN0001", "A").await;
     refused(as_golden, "UNIT_NOT_GOLDEN", Some(("serial", "SN0001")), &["no golden unit of this station"]);
-    let listed = OpenWorkOrderRequest {
-        command_id: Uuid::now_v7().to_string(),
-        work_order: "WO-2".to_owned(),
-        recipe: RECIPE.to_owned(),
-        quantity: 1,
-        signed_order: rig.sign_order("WO-2", 1)?,
-        unit_list: b"serial\nSN0009\nGOLDEN-2\n".to_vec(),
-        ..OpenWorkOrderRequest::default()
-    };
+    let unit_list = b"serial\nSN0009\nGOLDEN-2\n".to_vec();
+    let listed = OpenWorkOrderRequest { unit_list, ..line::opening(&rig, "WO-2", 1)? };
     let status = station.open_work_order(listed).await.expect_err("nothing is made of a golden unit");
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("unit_list: unit GOLDEN-2: it is a golden unit"), "{status}");

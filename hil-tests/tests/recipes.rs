@@ -39,16 +39,8 @@ async fn line(folder: &Path, from: &str, to: &str) -> anyhow::Result<(Rig, Stati
 
 async fn open(rig: &Rig, station: &mut Station, order: &str, unit_list: &str) -> Result<(), Status> {
     line::attest(rig, station).await.expect("it can be said where the CA is registered");
-    let signed_order = rig.sign_order(order, 10).expect("an order can be signed");
-    let request = OpenWorkOrderRequest {
-        command_id: Uuid::now_v7().to_string(),
-        work_order: order.to_owned(),
-        recipe: RECIPE.to_owned(),
-        quantity: 10,
-        signed_order,
-        unit_list: unit_list.as_bytes().to_vec(),
-        ..OpenWorkOrderRequest::default()
-    };
+    let opening = line::opening(rig, order, 10).expect("an order can be signed");
+    let request = OpenWorkOrderRequest { unit_list: unit_list.as_bytes().to_vec(), ..opening };
     station.open_work_order(request).await.map(drop)
 }
 

@@ -248,11 +248,7 @@ mod tests {
             order: Some("order-1".parse().unwrap()),
             serial: format!("SN{number}").parse().unwrap(),
             nest: "nest-1".parse().unwrap(),
-            recipe_digest: [0; 32],
-            started: SystemTime::UNIX_EPOCH,
-            values: crate::recipe::template::Values::default(),
-            allowed: None,
-            golden: None,
+            ..RunOpened::made_up()
         }
     }
 

@@ -140,7 +140,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        recipe::template::Values,
         record::{Findings, RunClosed, RunId, StepStarted},
         step::Step,
     };
@@ -151,11 +150,8 @@ mod tests {
             order: Some(format!("WO-{}", number % 2).parse().unwrap()),
             serial: format!("SN{}", number % 7).parse().unwrap(),
             nest: format!("N{}", number % 3).parse().unwrap(),
-            recipe_digest: [0; 32],
             started: SystemTime::now(),
-            values: Values::default(),
-            allowed: None,
-            golden: None,
+            ..RunOpened::made_up()
         }
     }
 

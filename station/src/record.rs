@@ -302,6 +302,24 @@ pub struct RunOpened {
     pub golden: Option<RecipeName>,
 }
 
+#[cfg(test)]
+impl RunOpened {
+    /// One that a test made up, to say of it only what matters there.
+    pub(crate) fn made_up() -> Self {
+        Self {
+            run: RunId::of_command(Uuid::nil()),
+            order: Some("order-1".parse().unwrap()),
+            serial: "1".parse().unwrap(),
+            nest: "nest-1".parse().unwrap(),
+            recipe_digest: [0; 32],
+            started: SystemTime::UNIX_EPOCH,
+            values: Values::default(),
+            allowed: None,
+            golden: None,
+        }
+    }
+}
+
 /// Who allowed a run.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum AllowedBy {

@@ -130,16 +130,20 @@ pub async fn open(
     quantity: u32,
 ) -> anyhow::Result<()> {
     attest(rig, station).await?;
-    let request = OpenWorkOrderRequest {
+    station.open_work_order(opening(rig, order, quantity)?).await?;
+    Ok(())
+}
+
+/// A new command to open a work order for the rig's recipe, as the brand owner has signed it.
+pub fn opening(rig: &Rig, order: &str, quantity: u32) -> anyhow::Result<OpenWorkOrderRequest> {
+    Ok(OpenWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),
         work_order: order.to_owned(),
         recipe: RECIPE.to_owned(),
         quantity,
         signed_order: rig.sign_order(order, quantity)?,
         ..OpenWorkOrderRequest::default()
-    };
-    station.open_work_order(request).await?;
-    Ok(())
+    })
 }
 
 /// What the operator's hands do: the board into the nest, its tag onto the reader.

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use factory_hil_tests::{
-    mes::temper::{Answers, Temper},
-    rig::RECIPE,
+use factory_hil_tests::mes::{
+    line,
+    temper::{Answers, Temper},
 };
 use factory_proto::station::{
     AbortUnitRequest, ListUnitsRequest, OpenWorkOrderRequest, PauseWorkOrderRequest, ResumeWorkOrderRequest,
@@ -84,14 +84,8 @@ async fn no_order_is_opened_while_no_unit_of_it_could_start() -> anyhow::Result<
     let folder = tempfile::tempdir()?;
     let mut line = Line::with(folder.path(), &[("deadline = \"5s\"", "deadline = \"300ms\"")], 10).await?;
     let opening = |order: &str, command: u128| -> anyhow::Result<OpenWorkOrderRequest> {
-        Ok(OpenWorkOrderRequest {
-            command_id: Uuid::from_u128(command).to_string(),
-            work_order: order.to_owned(),
-            recipe: RECIPE.to_owned(),
-            quantity: 1,
-            signed_order: line.rig.sign_order(order, 1)?,
-            ..OpenWorkOrderRequest::default()
-        })
+        let command_id = Uuid::from_u128(command).to_string();
+        Ok(OpenWorkOrderRequest { command_id, ..line::opening(&line.rig, order, 1)? })
     };
     let [second, third] = [opening("WO-2", 200)?, opening("WO-3", 300)?];
     let mut station = line.station.clone();

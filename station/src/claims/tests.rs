@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     key::DeviceKey,
-    recipe::template::Values,
     record::{Findings, IssuanceAsked, Record, RunClosed, RunId, Tag, TagSeen, UnitDisposed},
 };
 
@@ -19,11 +18,7 @@ fn run(unit: u8, number: u128) -> RunOpened {
         order: format!("WO-{}", number % 2).parse().ok(),
         serial: format!("SN{unit}").parse().unwrap(),
         nest: format!("nest-{unit}").parse().unwrap(),
-        recipe_digest: [0; 32],
-        started: SystemTime::UNIX_EPOCH,
-        values: Values::default(),
-        allowed: None,
-        golden: None,
+        ..RunOpened::made_up()
     }
 }
 

@@ -6,7 +6,6 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    recipe::template::Values,
     record::{Findings, Record, RunClosed, RunId, RunOpened, Stopped},
     step::Step,
 };
@@ -33,11 +32,8 @@ fn run(serial: &str, golden: bool) -> RunOpened {
         order: (!golden).then(|| "WO-1".parse().unwrap()),
         serial: serial.parse().unwrap(),
         nest: "A".parse().unwrap(),
-        recipe_digest: [0; 32],
-        started: UNIX_EPOCH,
-        values: Values::default(),
-        allowed: None,
         golden: golden.then(|| "sensor".parse().unwrap()),
+        ..RunOpened::made_up()
     }
 }
 

@@ -193,7 +193,7 @@ mod tests {
         orders::Orders,
         pack::{self, Pack},
         place::Place,
-        recipe::{Recipes, template::Values},
+        recipe::Recipes,
         record::RunOpened,
         results::Backlog,
         signer::Signer,
@@ -246,11 +246,7 @@ mod tests {
             order: Some("WO-1".parse().unwrap()),
             serial: "SN1".parse().unwrap(),
             nest: "A".parse().unwrap(),
-            recipe_digest: [0; 32],
-            started: SystemTime::UNIX_EPOCH,
-            values: Values::default(),
-            allowed: None,
-            golden: None,
+            ..RunOpened::made_up()
         };
         shared.journal.append(Record::RunOpened(run.clone())).await.unwrap();
         let settings = NestSettings {

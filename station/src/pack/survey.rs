@@ -109,7 +109,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        recipe::template::Values,
         record::{Findings, NestCommanded, RunClosed, RunId, RunOpened, StepStarted},
         step::Step,
     };
@@ -120,11 +119,7 @@ mod tests {
             order: Some("order-1".parse().unwrap()),
             serial: format!("SN{serial}").parse().unwrap(),
             nest: nest.to_string().parse().unwrap(),
-            recipe_digest: [0; 32],
-            started: SystemTime::UNIX_EPOCH,
-            values: Values::default(),
-            allowed: None,
-            golden: None,
+            ..RunOpened::made_up()
         };
         let (ended, findings) = (SystemTime::UNIX_EPOCH, Findings::default());
         Record::RunClosed(Box::new(RunClosed {

@@ -9,27 +9,14 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::{
-    recipe::template::Values,
-    record::{
-        AbortAsked, ChipSeen, Findings, Identity, IssuanceAsked, Issued, NestLeftPack, OrderOpened, PackRule,
-        RegistrationAttested, Resumption, RunClosed, RunId, RunResumed, StepPassed, StepStarted, TagSeen,
-        UnitDisposed, UnitReleased,
-    },
+use crate::record::{
+    AbortAsked, ChipSeen, Findings, Identity, IssuanceAsked, Issued, NestLeftPack, OrderOpened, PackRule,
+    RegistrationAttested, Resumption, RunClosed, RunResumed, StepPassed, StepStarted, TagSeen, UnitDisposed,
+    UnitReleased,
 };
 
 fn run() -> RunOpened {
-    RunOpened {
-        run: RunId::of_command(Uuid::nil()),
-        order: Some("order-1".parse().unwrap()),
-        serial: "1".parse().unwrap(),
-        nest: "nest-1".parse().unwrap(),
-        recipe_digest: [0; 32],
-        started: SystemTime::UNIX_EPOCH,
-        values: Values::default(),
-        allowed: None,
-        golden: None,
-    }
+    RunOpened::made_up()
 }
 
 fn started(step: Step) -> Record {

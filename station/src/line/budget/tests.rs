@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     books::Books,
-    recipe::template::Values,
     record::{Checkpoint, Record, RunId},
 };
 
@@ -104,11 +103,8 @@ fn run(number: u128, allowance: Uuid) -> RunOpened {
         order: Some("order-1".parse().unwrap()),
         serial: format!("SN{number}").parse().unwrap(),
         nest: "nest-1".parse().unwrap(),
-        recipe_digest: [0; 32],
-        started: UNIX_EPOCH,
-        values: Values::default(),
         allowed: Some(AllowedBy::Budget(allowance)),
-        golden: None,
+        ..RunOpened::made_up()
     }
 }
 

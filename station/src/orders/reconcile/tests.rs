@@ -5,7 +5,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    recipe::template::Values,
     record::{
         Findings, IssuanceAsked, Quarantine, Record, RunClosed, RunId, RunOpened, UnitDisposed, UnitReleased,
     },
@@ -22,11 +21,7 @@ fn run(order: &str, number: u128) -> RunOpened {
         order: Some(order.parse().unwrap()),
         serial: "SN1".parse().unwrap(),
         nest: "A".parse().unwrap(),
-        recipe_digest: [0; 32],
-        started: SystemTime::UNIX_EPOCH,
-        values: Values::default(),
-        allowed: None,
-        golden: None,
+        ..RunOpened::made_up()
     }
 }
 

@@ -20,10 +20,7 @@ fn run(nest: &str, recipe: u8, outcome: Outcome) -> RunClosed {
         serial: "SN1".parse().unwrap(),
         nest: nest.parse().unwrap(),
         recipe_digest: [recipe; 32],
-        started: SystemTime::UNIX_EPOCH,
-        values: crate::recipe::template::Values::default(),
-        allowed: None,
-        golden: None,
+        ..RunOpened::made_up()
     };
     let stopped = (outcome != Outcome::Pass)
         .then(|| Stopped { step: Some(Step::SelfTest), reason: format!("no answer within 5s in {nest}") });

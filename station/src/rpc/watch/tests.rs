@@ -12,7 +12,6 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     events::What,
-    recipe::template::Values,
     record::{
         ChipSeen, Findings, HeadSigned, OrderOpened, ReportRefused, RunClosed, StepPassed, StepStarted,
         UnitReleased,
@@ -54,11 +53,7 @@ fn run(number: u8) -> RunOpened {
         order: Some(format!("WO-{}", number % 2).parse().unwrap()),
         serial: format!("SN{number}").parse().unwrap(),
         nest: format!("N{}", number % 3).parse().unwrap(),
-        recipe_digest: [0; 32],
-        started: SystemTime::UNIX_EPOCH,
-        values: Values::default(),
-        allowed: None,
-        golden: None,
+        ..RunOpened::made_up()
     }
 }
 
