@@ -10,6 +10,7 @@ use std::{
 #[derive(Clone, Default)]
 pub struct Work(Arc<Mutex<Clock>>);
 
+/// The time is handed in, so that what it counts can be told exactly.
 #[derive(Default)]
 struct Clock {
     at_work: usize,
@@ -23,20 +24,13 @@ pub struct AtWork(Work);
 impl Work {
     /// Something begins.
     pub fn begin(&self) -> AtWork {
-        let mut clock = self.clock();
-        clock.at_work += 1;
-        clock.since.get_or_insert_with(Instant::now);
+        self.clock().begin(Instant::now());
         AtWork(self.clone())
     }
 
     /// The time in which something was at work since this was asked last.
     pub fn take(&self) -> Duration {
-        let mut clock = self.clock();
-        if let Some(since) = &mut clock.since {
-            let begun = mem::replace(since, Instant::now());
-            clock.total += begun.elapsed();
-        }
-        mem::take(&mut clock.total)
+        self.clock().take(Instant::now())
     }
 
     fn clock(&self) -> MutexGuard<'_, Clock> {
@@ -46,13 +40,30 @@ impl Work {
 
 impl Drop for AtWork {
     fn drop(&mut self) {
-        let mut clock = self.0.clock();
-        clock.at_work -= 1;
-        if clock.at_work == 0
-            && let Some(since) = clock.since.take()
+        self.0.clock().end(Instant::now());
+    }
+}
+
+impl Clock {
+    fn begin(&mut self, now: Instant) {
+        self.at_work += 1;
+        self.since.get_or_insert(now);
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.at_work -= 1;
+        if self.at_work == 0
+            && let Some(since) = self.since.take()
         {
-            clock.total += since.elapsed();
+            self.total += now.saturating_duration_since(since);
         }
+    }
+
+    fn take(&mut self, now: Instant) -> Duration {
+        if let Some(since) = &mut self.since {
+            self.total += now.saturating_duration_since(mem::replace(since, now));
+        }
+        mem::take(&mut self.total)
     }
 }
 
@@ -62,15 +73,29 @@ mod tests {
 
     #[test]
     fn what_is_done_at_the_same_time_counts_once_and_what_is_asked_twice_is_told_once() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let mut clock = Clock::default();
+        assert_eq!(clock.take(start), Duration::ZERO);
+        clock.begin(start);
+        clock.begin(start + ms(2));
+        clock.end(start + ms(3));
+        assert_eq!(clock.take(start + ms(5)), ms(5));
+        assert_eq!(clock.take(start + ms(5)), Duration::ZERO);
+        clock.end(start + ms(6));
+        // Nothing is at work here.
+        clock.begin(start + ms(10));
+        clock.end(start + ms(14));
+        assert_eq!(clock.take(start + ms(20)), ms(1) + ms(4));
+        assert_eq!(clock.take(start + ms(30)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_unit_of_work_ends_when_it_is_dropped() {
         let work = Work::default();
-        assert_eq!(work.take(), Duration::ZERO);
-        let (begun, first) = (Instant::now(), work.begin());
-        let second = work.begin();
+        let (first, second) = (work.begin(), work.begin());
         drop(first);
-        while begun.elapsed() < Duration::from_millis(1) {}
+        assert!(work.clock().since.is_some());
         drop(second);
-        let (total, gone) = (work.take(), begun.elapsed());
-        assert!(Duration::from_millis(1) <= total && total <= gone, "{total:?} of {gone:?}");
-        assert_eq!(work.take(), Duration::ZERO);
+        assert_eq!((work.clock().at_work, work.clock().since), (0, None));
     }
 }
