@@ -206,6 +206,8 @@ async fn an_endpoint_name_is_one_units_until_that_is_scrapped() -> anyhow::Resul
         ("seen_order", "WO-1"),
         ("seen_run", run.as_str()),
     ];
+    let inside = [("seen_order", "WO-1"), ("seen_run", run.as_str()), ("seen_nest", "A")];
+    refused(start(&mut station, "WO-2", "B", "SN0001", "9").await, "UNIT_RUNNING", &inside);
     let reason = "ENDPOINT_NAME_SEEN_BEFORE";
     refused(start(&mut station, "WO-2", "B", "SN0002", "1").await, reason, &about);
     let first = line::result(&mut station, &run).await?;

@@ -68,7 +68,11 @@ async fn the_books_are_closed_when_it_was_said_what_became_of_each_unit() -> any
     assert!(settled && books.contains(sum), "{books}");
     line::lay(&rig, "A", &bad)?;
     let again = line::start(&mut station, "WO-1", "A", "SN0002").await.unwrap_err().downcast::<Status>()?;
-    refused::<()>(Err(again), Code::FailedPrecondition, "SN0002 was scrapped");
+    refused::<()>(
+        Err(again),
+        Code::FailedPrecondition,
+        "SN0002 was scrapped; its last run: work order WO-1, nest A,",
+    );
     Ok(())
 }
 

@@ -55,13 +55,18 @@ struct State {
     orders: BTreeMap<OrderId, Order>,
     lists: HashMap<OrderId, Arc<UnitList>>,
     quarantined: BTreeMap<Serial, Quarantine>,
-    /// A golden unit is of no order.
-    running: HashMap<Serial, (Option<OrderId>, RunId)>,
+    /// What the runs in the nests began as.
+    running: HashMap<Serial, RunOpened>,
     /// The order that is being closed.
     closing: Option<OrderId>,
 }
 
 impl State {
+    /// The runs of an order that are in nests.
+    fn running_of(&self, order: &OrderId) -> impl Iterator<Item = &RunOpened> {
+        self.running.values().filter(move |run| run.order.as_ref() == Some(order))
+    }
+
     fn starts_units(&self, order: &OrderId) -> Result<(), OrderError> {
         let found = self.orders.get(order).ok_or_else(|| OrderError::Unknown(order.clone()))?;
         let reason = found.reason().to_owned();

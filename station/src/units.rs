@@ -71,9 +71,15 @@ impl Units {
         Ok(self.0.get(first)?.and_then(opened))
     }
 
-    /// What the last run of a unit began as that was opened before a record.
-    pub fn last_opened(&self, serial: &Serial, before: Sequence) -> Result<Option<RunOpened>, JournalError> {
-        for sequence in self.0.by_unit(serial.as_str())?.into_iter().rev().filter(|found| *found < before) {
+    /// What the last run of a unit began as that was opened before a record; of all its runs where
+    /// that is absent.
+    pub fn last_opened(
+        &self,
+        serial: &Serial,
+        before: Option<Sequence>,
+    ) -> Result<Option<RunOpened>, JournalError> {
+        let sequences = self.0.by_unit(serial.as_str())?.into_iter().rev();
+        for sequence in sequences.filter(|found| before.is_none_or(|before| *found < before)) {
             if let Some(run) = self.0.get(sequence)?.and_then(opened) {
                 return Ok(Some(run));
             }

@@ -1,11 +1,13 @@
 //! Why an order, or a unit of one, is not taken. Which status that is on the wire, `rpc::refusal` says.
 
+use std::time::SystemTime;
+
 use factory_journal::JournalError;
 use factory_proto::ids::{OrderId, Serial};
 
 use crate::{
     attestations::NotAttested,
-    record::{Quarantine, RunClosed, RunId},
+    record::{Quarantine, RunClosed, RunId, RunOpened},
     signer::SignerError,
     unit_list::UnitListError,
 };
@@ -32,26 +34,14 @@ pub enum OrderError {
         quantity: u32,
     },
     /// The unit has its identity.
-    #[error(
-        "unit {} has passed already, for work order {}, in nest {} at {}, run {}",
-        .0.opened.serial,
-        .0.opened.order.as_ref().map_or("none", OrderId::as_str),
-        .0.opened.nest,
-        humantime::format_rfc3339_seconds(.0.ended),
-        .0.opened.run
-    )]
+    #[error("unit {} has passed already: {}", .0.opened.serial, place(&.0.opened, .0.ended))]
     Passed(Box<RunClosed>),
     /// The command that started this run is being carried out in another nest.
     #[error("run {0} is in another nest already; a new command needs a new id")]
     RunTaken(RunId),
     /// The unit lies in another nest.
-    #[error("unit {serial} is in a nest already, as run {run}")]
-    Running {
-        /// Which unit.
-        serial: Serial,
-        /// Its run.
-        run: RunId,
-    },
+    #[error("unit {} is in a nest already: {}", .0.serial, place(.0, .0.started))]
+    Running(Box<RunOpened>),
     /// The unit is set aside.
     #[error("unit {serial} is in quarantine: {}; {}; release it then", quarantine.reason, quarantine.remedy)]
     Quarantined {
@@ -61,8 +51,16 @@ pub enum OrderError {
         quarantine: Quarantine,
     },
     /// The unit was destroyed.
-    #[error("unit {0} was scrapped")]
-    Scrapped(Serial),
+    #[error(
+        "unit {serial} was scrapped{}",
+        last.as_ref().map(|run| format!("; its last run: {}", place(run, run.started))).unwrap_or_default()
+    )]
+    Scrapped {
+        /// Which unit.
+        serial: Serial,
+        /// What its last run began as.
+        last: Option<Box<RunOpened>>,
+    },
     /// Only a good unit leaves the factory.
     #[error("unit {0} has not passed, and cannot be shipped")]
     NotPassed(Serial),
@@ -170,4 +168,10 @@ pub enum OrderError {
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
+}
+
+/// Where a unit was, as of this time in a run.
+fn place(RunOpened { order, nest, run, .. }: &RunOpened, time: SystemTime) -> String {
+    let order = order.as_ref().map_or("no work order".to_owned(), |order| format!("work order {order}"));
+    format!("{order}, nest {nest}, {}, run {run}", humantime::format_rfc3339_seconds(time))
 }

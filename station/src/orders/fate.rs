@@ -50,10 +50,10 @@ impl Orders {
             return Ok(());
         }
         if before.is_some_and(|before| before.disposition == Disposition::Scrapped) {
-            return Err(OrderError::Scrapped(serial.clone()));
+            return Err(self.scrapped(serial)?);
         }
-        if let Some((_, run)) = self.lock().running.get(serial) {
-            return Err(OrderError::Running { serial: serial.clone(), run: *run });
+        if let Some(run) = self.lock().running.get(serial) {
+            return Err(OrderError::Running(Box::new(run.clone())));
         }
         if !self.units.is_known(serial)? {
             // Nor of a golden unit: it stays with its fixture.
@@ -75,7 +75,7 @@ impl Orders {
         let settles = async {
             loop {
                 let left = self.left.notified();
-                let run = self.lock().running.get(serial).map(|(_, run)| *run);
+                let run = self.lock().running.get(serial).map(|run| run.run);
                 match run {
                     Some(run) if self.units.find(run)?.is_some_and(|unit| unit.closed.is_some()) => {
                         left.await;

@@ -92,12 +92,8 @@ impl Orders {
     /// Keeps an order from starting units for as long as what comes back is there.
     fn shut(&self, order: &OrderId) -> Result<Shut, OrderError> {
         let mut state = self.lock();
-        let mut inside: Vec<(Serial, RunId)> = state
-            .running
-            .iter()
-            .filter(|(_, (of, _))| of.as_ref() == Some(order))
-            .map(|(serial, (_, run))| (serial.clone(), *run))
-            .collect();
+        let mut inside: Vec<(Serial, RunId)> =
+            state.running_of(order).map(|run| (run.serial.clone(), run.run)).collect();
         if inside.is_empty() {
             state.closing = Some(order.clone());
             return Ok(Shut(self.clone()));

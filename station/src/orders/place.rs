@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use factory_journal::JournalError;
 use factory_proto::{
     disposition::Disposition,
     ids::{OrderId, Serial},
@@ -84,16 +85,16 @@ impl Orders {
     }
 
     fn place(&self, mut state: MutexGuard<'_, State>, run: &RunOpened) -> Result<Place, OrderError> {
-        if state.running.values().any(|(_, other)| *other == run.run) {
+        if state.running.values().any(|other| other.run == run.run) {
             return Err(OrderError::RunTaken(run.run));
         }
-        if let Some((_, other)) = state.running.get(&run.serial) {
-            return Err(OrderError::Running { serial: run.serial.clone(), run: *other });
+        if let Some(other) = state.running.get(&run.serial) {
+            return Err(OrderError::Running(Box::new(other.clone())));
         }
         if let Some(order) = &run.order {
             self.check_place(&state, order, &run.serial)?;
         }
-        state.running.insert(run.serial.clone(), (run.order.clone(), run.run));
+        state.running.insert(run.serial.clone(), run.clone());
         let (state, left) = (self.state.clone(), self.left.clone());
         let claims = Arc::new(self.claims.of_run(run));
         Ok(Place { state, left, claims, order: run.order.clone(), serial: run.serial.clone() })
@@ -108,16 +109,22 @@ impl Orders {
             return Err(OrderError::Passed(Box::new(passed)));
         }
         if self.units.disposition(serial)?.is_some_and(|it| it.disposition == Disposition::Scrapped) {
-            return Err(OrderError::Scrapped(serial.clone()));
+            return Err(self.scrapped(serial)?);
         }
         if let Some(quarantine) = state.quarantined.get(serial) {
             return Err(OrderError::Quarantined { serial: serial.clone(), quarantine: quarantine.clone() });
         }
-        let running = state.running.values().filter(|(order, _)| order.as_ref() == Some(id)).count();
+        let running = state.running_of(id).count();
         if passed as usize + running >= quantity as usize {
             return Err(OrderError::Full { order: id.clone(), passed, running, quantity });
         }
         Ok(())
+    }
+
+    /// What is said of a unit that was destroyed.
+    pub(super) fn scrapped(&self, serial: &Serial) -> Result<OrderError, JournalError> {
+        let last = self.units.last_opened(serial, None)?.map(Box::new);
+        Ok(OrderError::Scrapped { serial: serial.clone(), last })
     }
 
     /// Says whether a unit may be tested again: it did not fail, or was not tested `limit` times since.

@@ -283,19 +283,22 @@ impl Refused for OrderError {
             Self::Full { order, .. } => Refusal::of(R::OrderFull).about("order", order),
             Self::Passed(closed) => {
                 let RunOpened { serial, order, run, nest, .. } = &closed.opened;
-                Refusal::of(R::UnitPassed).about("serial", serial).seen_in(
-                    order.as_ref(),
-                    run,
-                    nest,
-                    closed.ended,
-                )
+                let passed = Refusal::of(R::UnitPassed).about("serial", serial);
+                passed.seen_in(order.as_ref(), run, nest, closed.ended)
             }
             Self::RunTaken(run) => Refusal::of(R::CommandIdReused).about("run", run),
-            Self::Running { serial, run } => {
-                Refusal::of(R::UnitRunning).about("serial", serial).about("run", run)
+            Self::Running(opened) => {
+                let RunOpened { serial, order, run, nest, started, .. } = &**opened;
+                let running = Refusal::of(R::UnitRunning).about("serial", serial).about("run", run);
+                running.seen_in(order.as_ref(), run, nest, *started)
             }
             Self::Quarantined { serial, .. } => Refusal::of(R::UnitQuarantined).about("serial", serial),
-            Self::Scrapped(serial) => Refusal::of(R::UnitScrapped).about("serial", serial),
+            Self::Scrapped { serial, last } => {
+                let scrapped = Refusal::of(R::UnitScrapped).about("serial", serial);
+                last.iter().fold(scrapped, |scrapped, last| {
+                    scrapped.seen_in(last.order.as_ref(), &last.run, &last.nest, last.started)
+                })
+            }
             Self::NotPassed(serial) => Refusal::of(R::UnitNotPassed).about("serial", serial),
             Self::NeverSeen(serial) => Refusal::of(R::UnitUnknown).about("serial", serial),
             Self::NotListed { serial, order } => {

@@ -241,7 +241,7 @@ impl Watcher {
     /// A unit that lies in no nest, and the order of its last run.
     async fn of_unit(&self, serial: &Serial, before: Sequence) -> Result<About, JournalError> {
         let unit = serial.clone();
-        let last = self.look_up(move |units| units.last_opened(&unit, before)).await?;
+        let last = self.look_up(move |units| units.last_opened(&unit, Some(before))).await?;
         Ok(About { serial: Some(serial.clone()), order: last.order, ..About::default() })
     }
 

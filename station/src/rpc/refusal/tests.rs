@@ -73,8 +73,19 @@ fn an_error_says_its_reason_what_it_is_about_and_when_to_try_again() {
     let quarantine = Quarantine { reason: "it is not known".to_owned(), remedy: "look".to_owned() };
     let aside = OrderError::Quarantined { serial: serial(), quarantine };
     check(refused(aside), "UNIT_QUARANTINED", &[("serial", "SN1")], None);
-    let running = OrderError::Running { serial: serial(), run: run() };
-    check(refused(running), "UNIT_RUNNING", &[("serial", "SN1"), ("run", &run_text)], Some(5));
+    let last = || Box::new(RunOpened::made_up());
+    let last_run = last().run.to_string();
+    let mut seen = vec![
+        ("serial", "1"),
+        ("seen_order", "order-1"),
+        ("seen_run", &last_run),
+        ("seen_nest", "nest-1"),
+        ("seen_time", "1970-01-01T00:00:00Z"),
+    ];
+    let scrapped = OrderError::Scrapped { serial: "1".parse().unwrap(), last: Some(last()) };
+    check(refused(scrapped), "UNIT_SCRAPPED", &seen, None);
+    seen.push(("run", &last_run));
+    check(refused(OrderError::Running(last())), "UNIT_RUNNING", &seen, Some(5));
     let other = OrderError::OtherValue { serial: serial(), name: "mac".to_owned() };
     check(refused(other), "UNIT_VALUES", &[("serial", "SN1"), ("value", "mac")], None);
     let recipe = RecipeError::NotHeld { name: "sensor".parse().unwrap(), digest: "00".to_owned() };
