@@ -16,7 +16,7 @@ use crate::{
     claims::Claims,
     commands::{Turn, to_the_end},
     recipe::{RecipeKey, template::Values},
-    record::{OrderOpened, OrderState, Quarantine, Record, RunId},
+    record::{OrderOpened, OrderState, Quarantine, Record, RunOpened},
     signer::{Ordered, Signer},
     unit_list::UnitList,
     units::Units,
