@@ -13,6 +13,8 @@ use crate::recipe::template::{ValueError, Values};
 
 /// The longest list, in bytes: some 100 000 units.
 pub const LONGEST: usize = 16 * 1024 * 1024;
+/// All units' values together: in memory a value takes a hundred bytes more than in the list, where it may have none.
+const VALUES: usize = 1_000_000;
 /// As many complaints as are told at once.
 const COMPLAINTS: usize = 20;
 
@@ -150,6 +152,11 @@ fn units(bytes: &[u8]) -> Result<BTreeMap<Serial, Values>, Vec<String>> {
             }
             Err(complaint) => complaints.push(complaint),
         }
+        if units.len() * (header.len() - 1) > VALUES {
+            return Err(vec![format!(
+                "gives more than {VALUES} values; leave out columns, or split the order"
+            )]);
+        }
     }
     if units.is_empty() && complaints.is_empty() {
         complaints.push("names no unit".to_owned());
@@ -212,6 +219,11 @@ mod tests {
         check("serial,order\nSN1,x\n", &format!("line 2: {}", ValueError::Name("order".into())));
         check("serial,mac,mac\nSN1,1,1\n", "line 2: mac is given twice");
         assert!(refused("serial,mac\nSN1\n").contains("found record with 1 fields"));
+        // 16 MiB of these made 2 GiB.
+        let columns: String = (0..2000).map(|column| format!(",v{column}")).collect();
+        let rows: String = (0..501).map(|unit| format!("SN{unit}{}\n", ",".repeat(2000))).collect();
+        let wanted = "gives more than 1000000 values; leave out columns, or split the order";
+        check(&format!("serial{columns}\n{rows}"), wanted);
     }
 
     #[test]
