@@ -13,8 +13,12 @@ use crate::recipe::template::{ValueError, Values};
 
 /// The longest list, in bytes: some 100 000 units.
 pub const LONGEST: usize = 16 * 1024 * 1024;
+/// All units' values together: in memory a value takes a hundred bytes more than in the list, where it may have none.
+const VALUES: usize = 1_000_000;
 /// As many complaints as are told at once.
 const COMPLAINTS: usize = 20;
+/// Characters that people are shown of what is no serial number, which may be as long as the list.
+const SHOWN: usize = 40;
 
 /// The units of a work order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,6 +154,11 @@ fn units(bytes: &[u8]) -> Result<BTreeMap<Serial, Values>, Vec<String>> {
             }
             Err(complaint) => complaints.push(complaint),
         }
+        if units.len() * (header.len() - 1) > VALUES {
+            return Err(vec![format!(
+                "gives more than {VALUES} values; leave out columns, or split the order"
+            )]);
+        }
     }
     if units.is_empty() && complaints.is_empty() {
         complaints.push("names no unit".to_owned());
@@ -165,7 +174,9 @@ fn unit(
     let line = row.position().map_or(0, csv::Position::line);
     let complain = |text: String| format!("line {line}: {text}");
     let serial = row.get(serial_at).unwrap_or_default();
-    let serial = serial.parse().map_err(|error: IdError| complain(format!("serial {serial:?} {error}")))?;
+    let shown = || serial.chars().take(SHOWN).collect::<String>();
+    let serial =
+        serial.parse().map_err(|error: IdError| complain(format!("serial {:?} {error}", shown())))?;
     let mut values = Values::default();
     let others = header.iter().zip(row).enumerate().filter(|(index, _)| *index != serial_at);
     for (_, (name, value)) in others {
@@ -212,6 +223,15 @@ mod tests {
         check("serial,order\nSN1,x\n", &format!("line 2: {}", ValueError::Name("order".into())));
         check("serial,mac,mac\nSN1,1,1\n", "line 2: mac is given twice");
         assert!(refused("serial,mac\nSN1\n").contains("found record with 1 fields"));
+        // Each of these twenty lines would be told with all of it, written as \u{1b}.
+        let long = "\u{1b}".repeat(10_000);
+        assert!(refused(&format!("serial,{long}\n{}", "SN1,1\n".repeat(20))).len() < 20 * 500);
+        assert!(refused(&format!("serial\n{}", format!("{long}\n").repeat(20))).len() < 20 * 500);
+        // 16 MiB of these made 2 GiB.
+        let columns: String = (0..2000).map(|column| format!(",v{column}")).collect();
+        let rows: String = (0..501).map(|unit| format!("SN{unit}{}\n", ",".repeat(2000))).collect();
+        let wanted = "gives more than 1000000 values; leave out columns, or split the order";
+        check(&format!("serial{columns}\n{rows}"), wanted);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use rustls::{
     version::TLS13,
 };
 
-use crate::files::{Files, Fresh, TlsError, certificates, key, no_verifier, revocations, roots};
+use crate::{
+    files::{Files, Fresh, TlsError, certificates, key, no_verifier, roots},
+    revocation::Newest,
+};
 
 /// Where they lie, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,13 +59,13 @@ impl Files for ClientFiles {
         [&self.certificate, &self.key, &self.ca].into_iter().chain(&self.crl).map(PathBuf::as_path).collect()
     }
 
-    fn config(&self) -> Result<ClientConfig, TlsError> {
+    fn config(&self, newest: &mut Newest) -> Result<ClientConfig, TlsError> {
         let pair =
             |source| TlsError::Pair { certificate: self.certificate.clone(), key: self.key.clone(), source };
         let (provider, crl) = (Arc::new(aws_lc_rs::default_provider()), self.crl.as_deref());
         let roots = Arc::new(roots(self.section, &self.ca)?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-            .with_crls(revocations(self.section, crl)?)
+            .with_crls(newest.read(self.section, crl)?)
             .enforce_revocation_expiration()
             .build()
             .map_err(no_verifier(crl))?;

@@ -8,13 +8,11 @@ use std::{
 };
 
 use rustls::{RootCertStore, server::VerifierBuilderError};
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tracing::{info, warn};
-use x509_parser::{
-    prelude::{CertificateRevocationList, FromDer as _},
-    time::ASN1Time,
-};
 use zeroize::Zeroizing;
+
+use crate::revocation::Newest;
 
 /// No chain or CA bundle of ours is larger; a larger file is something else.
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -87,15 +85,22 @@ pub(crate) trait Files {
     type Config;
     /// Where they lie, the certificate first.
     fn paths(&self) -> Vec<&Path>;
-    /// Reads them.
-    fn config(&self) -> Result<Self::Config, TlsError>;
+    /// Reads them, where no revocation list is followed that is older than one that was.
+    fn config(&self, newest: &mut Newest) -> Result<Self::Config, TlsError>;
 }
 
 /// What is in some files now.
 #[derive(Debug)]
 pub(crate) struct Fresh<F: Files> {
     files: F,
-    current: Mutex<(Stamp, Arc<F::Config>)>,
+    current: Mutex<Current<F::Config>>,
+}
+
+#[derive(Debug)]
+struct Current<C> {
+    stamp: Stamp,
+    newest: Newest,
+    config: Arc<C>,
 }
 
 /// What the files were when they were read.
@@ -105,9 +110,9 @@ struct Stamp(Vec<Option<(i64, i64, u64, u64)>>);
 impl<F: Files> Fresh<F> {
     /// Reads the files.
     pub(crate) fn load(files: F) -> Result<Self, TlsError> {
-        let stamp = stamp(&files);
-        let config = files.config()?;
-        Ok(Self { files, current: Mutex::new((stamp, Arc::new(config))) })
+        let (stamp, mut newest) = (stamp(&files), Newest::default());
+        let config = Arc::new(files.config(&mut newest)?);
+        Ok(Self { files, current: Mutex::new(Current { stamp, newest, config }) })
     }
 
     /// Which files.
@@ -119,12 +124,15 @@ impl<F: Files> Fresh<F> {
     pub(crate) fn config(&self) -> Arc<F::Config> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamp(&self.files);
-        if stamp != current.0 {
-            match self.files.config() {
+        if stamp != current.stamp {
+            // A list that is no good in the end does not stay.
+            let mut newest = current.newest.clone();
+            match self.files.config(&mut newest) {
                 Ok(config) => {
                     let certificate = self.files.paths()[0].display();
                     info!(%certificate, "took new TLS files");
-                    current.1 = Arc::new(config);
+                    current.config = Arc::new(config);
+                    current.newest = newest;
                 }
                 // A certificate is replaced before its key, or after it: the next stamp will do.
                 Err(error) => {
@@ -134,9 +142,9 @@ impl<F: Files> Fresh<F> {
                     );
                 }
             }
-            current.0 = stamp;
+            current.stamp = stamp;
         }
-        current.1.clone()
+        current.config.clone()
     }
 }
 
@@ -167,29 +175,6 @@ pub(crate) fn certificates(
     if all.is_empty() { Err(empty()) } else { Ok(all) }
 }
 
-/// The lists of withdrawn certificates, where a file of them is named. One whose time is over is taken: it lets nobody in.
-pub(crate) fn revocations(
-    section: &'static str,
-    path: Option<&Path>,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let Some(path) = path else { return Ok(Vec::new()) };
-    let empty = || TlsError::Empty { section, path: path.to_owned(), what: "revocation list" };
-    let text = read(section, path)?;
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&text).collect();
-    let lists = lists.map_err(|_| empty())?;
-    for list in &lists {
-        let next = CertificateRevocationList::from_der(list).ok().and_then(|(_, list)| list.next_update());
-        if let Some(next) = next.filter(|next| *next < ASN1Time::now()) {
-            warn!(
-                path = %path.display(), %next,
-                "a revocation list is past its next update: until there is a new one, nobody whom its CA vouches for is \
-                 taken"
-            );
-        }
-    }
-    if lists.is_empty() { Err(empty()) } else { Ok(lists) }
-}
-
 /// Why there is no verifier: for its lists, which are in this file, if there is one.
 pub(crate) fn no_verifier(path: Option<&Path>) -> impl FnOnce(VerifierBuilderError) -> TlsError {
     move |error| match (error, path) {
@@ -217,7 +202,7 @@ pub(crate) fn key(section: &'static str, path: &Path) -> Result<PrivateKeyDer<'s
     })
 }
 
-fn read(section: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+pub(crate) fn read(section: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let unreadable = |source| TlsError::Unreadable { section, path: path.to_owned(), source };
     let file = fs::metadata(path).map_err(unreadable)?;
     if !file.is_file() || file.len() > FILE_LIMIT {

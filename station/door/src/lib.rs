@@ -13,6 +13,7 @@ pub mod files;
 pub mod guest;
 mod length;
 pub mod rate;
+mod revocation;
 pub mod socket;
 pub mod tls;
 mod withdrawn;

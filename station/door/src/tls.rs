@@ -22,8 +22,9 @@ use x509_parser::{
 
 pub use crate::files::TlsError;
 use crate::{
-    files::{Files, Fresh, certificates, key, no_verifier, revocations, roots},
+    files::{Files, Fresh, certificates, key, no_verifier, roots},
     guest::Identity,
+    revocation::Newest,
 };
 
 /// Where servers name their files.
@@ -97,11 +98,11 @@ impl Files for TlsFiles {
         always.into_iter().chain(&self.client_crl).map(PathBuf::as_path).collect()
     }
 
-    fn config(&self) -> Result<Serving, TlsError> {
+    fn config(&self, newest: &mut Newest) -> Result<Serving, TlsError> {
         let (provider, crl) = (Arc::new(aws_lc_rs::default_provider()), self.client_crl.as_deref());
         let roots = Arc::new(roots(SECTION, &self.client_ca)?);
         let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
-            .with_crls(revocations(SECTION, crl)?)
+            .with_crls(newest.read(SECTION, crl)?)
             .enforce_revocation_expiration()
             .build()
             .map_err(no_verifier(crl))?;

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+/// As many as people read. A file that somebody else sends may hold one in every other byte.
+pub(crate) const MOST: usize = 100;
+
 /// One mistake in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
@@ -17,11 +20,12 @@ pub struct Complaint {
     pub(crate) missing: bool,
 }
 
-/// Everything that is wrong with one file: one line each, in the order of the file.
+/// Everything that is wrong with one file, up to a hundred mistakes: one line each, in the order of the file.
 #[derive(Clone, Debug)]
 pub struct Complaints {
     file: PathBuf,
     list: Vec<Complaint>,
+    is_cut: bool,
 }
 
 impl Complaints {
@@ -29,14 +33,18 @@ impl Complaints {
     ///
     /// A line that cannot be parsed hides its key: that key is not missing, and its made-up value is not wrong.
     pub(crate) fn new(file: &Path, syntax: Vec<Complaint>, mut meaning: Vec<Complaint>) -> Self {
-        if !syntax.is_empty() {
+        if syntax.len() > MOST {
+            meaning.clear();
+        } else if !syntax.is_empty() {
             let broken: BTreeSet<usize> = syntax.iter().map(|complaint| complaint.line).collect();
             meaning.retain(|complaint| !complaint.missing && !broken.contains(&complaint.line));
         }
         let mut list = syntax;
         list.append(&mut meaning);
         list.sort_by_key(|complaint| complaint.line);
-        Self { file: file.to_owned(), list }
+        let is_cut = list.len() > MOST;
+        list.truncate(MOST);
+        Self { file: file.to_owned(), list, is_cut }
     }
 
     /// The complaints in the order of the file.
@@ -63,6 +71,9 @@ impl fmt::Display for Complaints {
                 Some(key) => write!(f, "{separator}{file}:{line}: key `{key}`: {text}")?,
                 None => write!(f, "{separator}{file}:{line}: {text}")?,
             }
+        }
+        if self.is_cut {
+            write!(f, "\n{file}: and more")?;
         }
         Ok(())
     }

@@ -92,6 +92,9 @@ impl<'a> Table<'a> {
 
     fn complain_of_unknown_keys(&self) {
         for (name, _) in self.entries {
+            if self.page.is_full() {
+                return;
+            }
             let key = name.get_ref().as_ref();
             if !self.known.contains(&key) {
                 self.page.complain(name.span().start, self.path_of(key), unknown(key, &self.known));

@@ -11,19 +11,21 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::complaint::Complaint;
+use crate::complaint::{Complaint, MOST};
 use crate::table::{Table, join};
 
 /// The text that is being read, and what was found wrong with it so far.
 pub(crate) struct Page<'a> {
     folder: &'a Path,
-    text: &'a str,
+    /// Where lines end.
+    ends: Vec<usize>,
     complaints: RefCell<Vec<Complaint>>,
 }
 
 impl<'a> Page<'a> {
     pub(crate) fn new(folder: &'a Path, text: &'a str) -> Self {
-        Self { folder, text, complaints: RefCell::default() }
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+        Self { folder, ends, complaints: RefCell::default() }
     }
 
     pub(crate) fn complain(&self, start: usize, key: String, text: String) {
@@ -42,7 +44,12 @@ impl<'a> Page<'a> {
             text: error.message().to_owned(),
             missing: false,
         };
-        errors.iter().map(complaint).collect()
+        errors.iter().take(MOST + 1).map(complaint).collect()
+    }
+
+    /// Whether nothing more is kept of what is wrong.
+    pub(crate) fn is_full(&self) -> bool {
+        self.complaints.borrow().len() > MOST
     }
 
     pub(crate) fn into_complaints(self) -> Vec<Complaint> {
@@ -50,12 +57,13 @@ impl<'a> Page<'a> {
     }
 
     fn push(&self, complaint: Complaint) {
-        self.complaints.borrow_mut().push(complaint);
+        if !self.is_full() {
+            self.complaints.borrow_mut().push(complaint);
+        }
     }
 
     fn line(&self, start: usize) -> usize {
-        let before = self.text.bytes().take(start);
-        1 + before.filter(|byte| *byte == b'\n').count()
+        1 + self.ends.partition_point(|end| *end < start)
     }
 }
 

@@ -213,6 +213,24 @@ fn a_broken_line_hides_what_follows_from_it_and_nothing_else() {
 }
 
 #[test]
+fn of_many_mistakes_people_are_told_a_hundred() {
+    let unknown = |count| (0..count).map(|key| format!("name{key} = 1\n")).collect::<String>();
+    let check = |written: &str, last: &str| {
+        let complaints = parse("s.toml", written, station).expect_err("there are mistakes");
+        assert_eq!(complaints.iter().count(), 100);
+        let complaints = complaints.to_string();
+        assert!(complaints.ends_with(last), "{complaints}");
+    };
+    check(&format!("{}name = 'n'", unknown(100)), "did you mean `name`?");
+    check(&format!("{}name = 'n'", unknown(101)), "did you mean `name`?\ns.toml: and more");
+    // Hundreds of thousands of either, as an upload may hold them, took a minute and gigabytes.
+    check(&unknown(20_000), "\ns.toml: and more");
+    check(&"=\n".repeat(100_000), "\ns.toml: and more");
+    let long = "x".repeat(100_000);
+    check(&format!("[limits.{long}]\n{}", unknown(20_000)), "\ns.toml: and more");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let error = read(Path::new("/nowhere/s.toml"), station).unwrap_err();
     assert!(matches!(&error, SettingsError::Read { path, .. } if path == Path::new("/nowhere/s.toml")));

@@ -1,7 +1,7 @@
 //! The files that a recipe names: read once, held against their signatures, and counted into the recipe's digest.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeSet,
     fmt::Display,
     fs,
@@ -13,11 +13,16 @@ use sha2::{Digest, Sha256};
 
 use crate::signatures::Signatures;
 
+/// What is read for a recipe that is uploaded, whose files may have half of it; it may name one of them many times.
+const MOST: u64 = 128 * 1024 * 1024;
+
 /// Reads files for one recipe.
 pub(super) struct Sources<'a> {
     signatures: &'a Signatures,
     /// Where all of them must lie.
     folder: Option<&'a Path>,
+    /// So many bytes may still be read.
+    left: Cell<u64>,
     digests: RefCell<Vec<[u8; 32]>>,
     named: RefCell<BTreeSet<PathBuf>>,
 }
@@ -25,12 +30,13 @@ pub(super) struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// Files that must be signed as demanded.
     pub(super) fn new(signatures: &'a Signatures) -> Self {
-        Self { signatures, folder: None, digests: RefCell::default(), named: RefCell::default() }
+        let left = Cell::new(u64::MAX);
+        Self { signatures, folder: None, left, digests: RefCell::default(), named: RefCell::default() }
     }
 
     /// The same, all in one folder.
     pub(super) fn beside(signatures: &'a Signatures, folder: &'a Path) -> Self {
-        Self { folder: Some(folder), ..Self::new(signatures) }
+        Self { folder: Some(folder), left: Cell::new(MOST), ..Self::new(signatures) }
     }
 
     /// What the file holds, and its SHA-256; or a complaint about `key`.
@@ -41,6 +47,14 @@ impl<'a> Sources<'a> {
             complain(&"must be the name of a file beside the recipe: it is uploaded with it");
             return None;
         }
+        let Some(left) = self.left.get().checked_sub(fs::metadata(path).map_or(0, |file| file.len())) else {
+            let most = MOST >> 20;
+            complain(&format_args!(
+                "makes more than {most} MiB that are read: name a file once, or a shorter one"
+            ));
+            return None;
+        };
+        self.left.set(left);
         self.named.borrow_mut().insert(path.to_owned());
         let bytes = fs::read(path)
             .inspect_err(|error| complain(&format_args!("{} cannot be read: {error}", path.display())))

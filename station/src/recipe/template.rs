@@ -9,6 +9,8 @@ use minicbor::{Decode, Encode};
 pub const OWN: [&str; 3] = ["product", "order", "serial"];
 /// The longest value, in bytes.
 const LONGEST: usize = 256;
+/// Characters that people are shown of what is no name, which may be as long as what it came in.
+const SHOWN: usize = 40;
 
 /// What differs from unit to unit.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +74,7 @@ impl Values {
     /// It is none, or is there already.
     pub fn add(&mut self, name: &str, value: &str) -> Result<(), ValueError> {
         if !is_name(name) || OWN.contains(&name) {
-            return Err(ValueError::Name(name.to_owned()));
+            return Err(ValueError::Name(name.chars().take(SHOWN).collect()));
         }
         if value.len() > LONGEST {
             return Err(ValueError::TooLong { name: name.to_owned(), length: value.len() });

@@ -112,11 +112,15 @@ impl Message {
 
 /// The fields of a message at its top level that have bytes: number and bytes. Ends where the message makes no sense.
 pub fn fields(message: &[u8]) -> Fields<'_> {
-    Fields(message)
+    Fields { left: message, groups: 0 }
 }
 
 /// The fields of a protobuf message (protobuf.dev, "Encoding").
-pub struct Fields<'a>(&'a [u8]);
+pub struct Fields<'a> {
+    left: &'a [u8],
+    /// How many groups have begun. No message of ours has one, and what a service does not know it skips.
+    groups: usize,
+}
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (u32, &'a [u8]);
@@ -125,20 +129,27 @@ impl<'a> Iterator for Fields<'a> {
         loop {
             let tag = self.varint()?;
             let number = u32::try_from(tag >> 3).ok()?;
-            let length = match tag & 7 {
+            match tag & 7 {
                 0 => {
                     self.varint()?;
-                    continue;
                 }
-                1 => 8,
+                1 => {
+                    self.take(8)?;
+                }
                 2 => {
                     let length = usize::try_from(self.varint()?).ok()?;
-                    return Some((number, self.take(length)?));
+                    let bytes = self.take(length)?;
+                    if self.groups == 0 {
+                        return Some((number, bytes));
+                    }
                 }
-                5 => 4,
+                3 => self.groups += 1,
+                4 => self.groups = self.groups.checked_sub(1)?,
+                5 => {
+                    self.take(4)?;
+                }
                 _ => return None,
-            };
-            self.take(length)?;
+            }
         }
     }
 }
@@ -157,8 +168,8 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
+        let (taken, rest) = self.left.split_at_checked(length)?;
+        self.left = rest;
         Some(taken)
     }
 }
@@ -184,9 +195,12 @@ mod tests {
         let others =
             b"\x10\xff\x01\x19\x01\x02\x03\x04\x05\x06\x07\x08\x25\x01\x02\x03\x04\xfa\xff\xff\xff\x0f\x01x";
         check(others, &[(0x1fff_ffff, b"x")]);
-        // It says that more bytes come than there are; then a group, which nobody uses.
+        // It says that more bytes come than there are.
         check(b"\x0a\x01a\x12\x7fb", &[(1, b"a")]);
-        check(b"\x0a\x01a\x0b\x0a\x01b", &[(1, b"a")]);
+        // What a group holds is not the message's; what stands behind it is, also behind one in another. One has no end.
+        check(b"\x7b\x0a\x01a\x83\x01\x10\x07\x84\x01\x7c\x0a\x01b\x0b\x0a\x01c", &[(1, b"b")]);
+        // One ends that has not begun.
+        check(b"\x0a\x01a\x0c\x0a\x01b", &[(1, b"a")]);
     }
 
     #[tokio::test]

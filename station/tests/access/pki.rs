@@ -83,8 +83,13 @@ impl Pki {
     }
 }
 
-/// The list of a CA that has withdrawn the certificates with these numbers, good until the end of a year.
+/// The first list of a CA, which has withdrawn the certificates with these numbers; good until the end of a year.
 pub fn crl(issuer: &Issuer<'_, KeyPair>, withdrawn: &[u64], until: i32) -> String {
+    later_crl(issuer, 1, withdrawn, until)
+}
+
+/// The list of a CA with this number.
+pub fn later_crl(issuer: &Issuer<'_, KeyPair>, number: u64, withdrawn: &[u64], until: i32) -> String {
     let revoked = |serial: &u64| RevokedCertParams {
         serial_number: SerialNumber::from(*serial),
         revocation_time: date_time_ymd(2026, 1, 1),
@@ -94,7 +99,7 @@ pub fn crl(issuer: &Issuer<'_, KeyPair>, withdrawn: &[u64], until: i32) -> Strin
     let list = CertificateRevocationListParams {
         this_update: date_time_ymd(2025, 1, 1),
         next_update: date_time_ymd(until, 12, 31),
-        crl_number: SerialNumber::from(1),
+        crl_number: SerialNumber::from(number),
         issuing_distribution_point: None,
         revoked_certs: withdrawn.iter().map(revoked).collect(),
         key_identifier_method: KeyIdMethod::Sha256,

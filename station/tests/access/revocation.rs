@@ -16,7 +16,7 @@ use tonic::{Streaming, transport::Channel};
 
 use crate::{
     daemon::{Daemon, ROLES, folder, replace},
-    pki::{Pki, crl, key},
+    pki::{Pki, crl, key, later_crl},
     tls::{let_in, look},
 };
 
@@ -82,6 +82,20 @@ async fn a_withdrawn_certificate_is_refused_and_its_connections_end_while_others
     drop(daemon);
     // It has ended with the station, not before.
     end(&mut staying).await;
+}
+
+#[tokio::test]
+async fn an_older_list_lets_nobody_in_again() {
+    let pki = Pki::new();
+    let daemon = Daemon::start(equipped(&pki, &later_crl(&pki.issuer, 10, &[8], LATER)));
+    let [eight, nine] = [8, 9].map(|serial| numbered(&pki, daemon.folder.path(), serial));
+    let is_in = async |files: &ClientFiles| let_in(daemon.place_with(files.clone())).await;
+    replace(&daemon.path("clients.crl"), &later_crl(&pki.issuer, 9, &[], LATER));
+    assert!(!is_in(&eight).await && is_in(&nine).await);
+    daemon.says("a revocation list is older than the one in force, which stays").await;
+    daemon.says("number 9, of ").await;
+    replace(&daemon.path("clients.crl"), &later_crl(&pki.issuer, 11, &[9], LATER));
+    assert!(is_in(&eight).await && !is_in(&nine).await);
 }
 
 #[tokio::test]

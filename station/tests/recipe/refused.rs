@@ -1,5 +1,12 @@
 //! One line for each bad recipe: what is changed in the good one, and the exact words that its author gets.
 
+use std::fs::File;
+
+use factory_station::{
+    recipe::Recipe,
+    signatures::{Demand, Signatures},
+};
+
 use crate::folder::{Folder, RECIPE};
 
 /// With these words replaced in the good recipe, these are the complaints.
@@ -550,4 +557,24 @@ fn a_device_must_be_able_to_say_what_came_of_it() {
            most, and has 2560 bytes for the answer: ask for fewer keys, or give them shorter names",
         ],
     );
+}
+
+#[test]
+fn an_uploaded_recipe_reads_no_more_than_it_could_bring() {
+    let read = |count: usize| {
+        let parameters = (1..=count).map(|number| {
+            format!("[[provision.parameter]]\nname = \"acme.{number}\"\nfile = \"calibration.bin\"\n")
+        });
+        let folder = Folder::new(&format!("{RECIPE}{}", parameters.collect::<String>()));
+        let calibration = File::create(folder.path("calibration.bin")).unwrap();
+        calibration.set_len(48 << 20).unwrap();
+        let none = Signatures::demanded(&Demand::Nothing).unwrap();
+        let refused = Recipe::read_alone(&folder.path("recipe.toml"), &none).err().unwrap();
+        folder.relative(&refused.to_string())
+    };
+    let too_much = "key `provision.parameter[3].file`: makes more than 128 MiB that are read: name a file once, or a shorter one";
+    let two = read(2);
+    assert!(!two.contains("128 MiB"), "{two}");
+    let four = read(4);
+    assert!(four.contains(too_much) && !four.contains("parameter[2]"), "{four}");
 }
