@@ -96,6 +96,7 @@ mod tests {
         drop(first);
         assert!(work.clock().since.is_some());
         drop(second);
-        assert_eq!((work.clock().at_work, work.clock().since), (0, None));
+        let clock = work.clock();
+        assert_eq!((clock.at_work, clock.since), (0, None));
     }
 }
