@@ -35,7 +35,7 @@ mod audit;
 mod books;
 pub mod command;
 pub mod deadline;
-mod frame;
+pub mod frame;
 mod names;
 pub mod page;
 mod recipes;

@@ -50,11 +50,11 @@ pub(super) fn clear(folder: &Path) {
 }
 
 impl Incoming {
-    pub(super) fn begin(
-        folder: &Path,
-        name: RecipeName,
-        alone: OwnedMutexGuard<()>,
-    ) -> Result<Self, ShelfError> {
+    /// In a folder of its own under this one; while this is there, no other one comes.
+    ///
+    /// # Errors
+    /// The disk takes nothing.
+    pub fn begin(folder: &Path, name: RecipeName, alone: OwnedMutexGuard<()>) -> Result<Self, ShelfError> {
         fs::create_dir_all(folder).map_err(disk(folder))?;
         let spool = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder).map_err(disk(folder))?;
         Ok(Self { name, folder: spool, names: BTreeSet::new(), open: None, length: 0, _alone: alone })
@@ -120,7 +120,7 @@ impl Incoming {
     ///
     /// # Errors
     /// All its mistakes.
-    pub(super) fn check(self, signatures: &Signatures) -> Result<(Self, [u8; 32]), ShelfError> {
+    pub fn check(self, signatures: &Signatures) -> Result<(Self, [u8; 32]), ShelfError> {
         let refuse = |text: String| Err(ShelfError::Refused(text));
         let main = format!("{}.toml", self.name);
         if !self.names.contains(&main) {
