@@ -71,7 +71,7 @@ async fn the_books_are_closed_when_it_was_said_what_became_of_each_unit() -> any
     refused::<()>(
         Err(again),
         Code::FailedPrecondition,
-        "SN0002 was scrapped; its last run: work order WO-1, nest A,",
+        "SN0002 was scrapped; its last run was for work order WO-1, in nest A at ",
     );
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Why an order, or a unit of one, is not taken. Which status that is on the wire, `rpc::refusal` says.
 
-use std::time::SystemTime;
-
 use factory_journal::JournalError;
 use factory_proto::ids::{OrderId, Serial};
 
@@ -34,13 +32,13 @@ pub enum OrderError {
         quantity: u32,
     },
     /// The unit has its identity.
-    #[error("unit {} has passed already: {}", .0.opened.serial, place(&.0.opened, .0.ended))]
+    #[error("unit {} has passed already, for {}", .0.opened.serial, .0.opened.place(.0.ended))]
     Passed(Box<RunClosed>),
     /// The command that started this run is being carried out in another nest.
     #[error("run {0} is in another nest already; a new command needs a new id")]
     RunTaken(RunId),
     /// The unit lies in another nest.
-    #[error("unit {} is in a nest already: {}", .0.serial, place(.0, .0.started))]
+    #[error("unit {} is in a nest already, for {}", .0.serial, .0.place(.0.started))]
     Running(Box<RunOpened>),
     /// The unit is set aside.
     #[error("unit {serial} is in quarantine: {}; {}; release it then", quarantine.reason, quarantine.remedy)]
@@ -53,7 +51,7 @@ pub enum OrderError {
     /// The unit was destroyed.
     #[error(
         "unit {serial} was scrapped{}",
-        last.as_ref().map(|run| format!("; its last run: {}", place(run, run.started))).unwrap_or_default()
+        last.as_ref().map(|run| format!("; its last run was for {}", run.place(run.started))).unwrap_or_default()
     )]
     Scrapped {
         /// Which unit.
@@ -168,10 +166,4 @@ pub enum OrderError {
     /// Nothing more can be made durable.
     #[error("the journal took nothing more")]
     Journal(#[from] JournalError),
-}
-
-/// Where a unit was, as of this time in a run.
-fn place(RunOpened { order, nest, run, .. }: &RunOpened, time: SystemTime) -> String {
-    let order = order.as_ref().map_or("no work order".to_owned(), |order| format!("work order {order}"));
-    format!("{order}, nest {nest}, {}, run {run}", humantime::format_rfc3339_seconds(time))
 }

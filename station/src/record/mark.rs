@@ -7,7 +7,7 @@ use factory_proto::ids::{EndpointName, NestName, OrderId, Serial};
 use minicbor::{Decode, Encode};
 use sha2::{Digest as _, Sha256};
 
-use super::{Record, RunId, RunOpened, cbor};
+use super::{Record, RunId, RunOpened, cbor, run::place};
 use crate::certificate::{key_of_certificate, key_of_request};
 
 /// What belongs to one unit alone. The numbers are for ever.
@@ -129,10 +129,7 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mark, serial, order, run, nest, time } = self;
         let value = mark.value();
-        let place = format!(
-            "unit {serial} of work order {order}, in nest {nest} at {}, run {run}",
-            humantime::format_rfc3339_seconds(*time)
-        );
+        let place = format!("unit {serial} of {}", place(Some(order), nest, *time, *run));
         match mark {
             Mark::EndpointName(_) => write!(
                 f,

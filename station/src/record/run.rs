@@ -72,6 +72,13 @@ pub struct RunOpened {
     pub golden: Option<RecipeName>,
 }
 
+impl RunOpened {
+    /// For people: for which order, and where, as of this time in it.
+    pub fn place(&self, time: SystemTime) -> String {
+        place(self.order.as_ref(), &self.nest, time, self.run)
+    }
+}
+
 #[cfg(test)]
 impl RunOpened {
     /// One that a test made up, to say of it only what matters there.
@@ -88,6 +95,12 @@ impl RunOpened {
             golden: None,
         }
     }
+}
+
+/// For people: where something was, as of this time in a run.
+pub(super) fn place(order: Option<&OrderId>, nest: &NestName, time: SystemTime, run: RunId) -> String {
+    let order = order.map_or("no work order".to_owned(), |order| format!("work order {order}"));
+    format!("{order}, in nest {nest} at {}, run {run}", humantime::format_rfc3339_seconds(time))
 }
 
 /// Who allowed a run.

@@ -85,6 +85,11 @@ impl Refusal {
             .about("seen_time", humantime::format_rfc3339_seconds(time))
     }
 
+    /// With where a unit was, as of this time in a run.
+    fn in_run(self, RunOpened { order, run, nest, .. }: &RunOpened, time: SystemTime) -> Self {
+        self.seen_in(order.as_ref(), run, nest, time)
+    }
+
     /// Of fields of the request: their paths, and what is wrong with each.
     pub fn of_fields(complaints: Vec<(String, String)>) -> Status {
         let mut texts: Vec<String> =
@@ -282,22 +287,18 @@ impl Refused for OrderError {
             Self::Unknown(order) => Refusal::of(R::OrderUnknown).about("order", order),
             Self::Full { order, .. } => Refusal::of(R::OrderFull).about("order", order),
             Self::Passed(closed) => {
-                let RunOpened { serial, order, run, nest, .. } = &closed.opened;
-                let passed = Refusal::of(R::UnitPassed).about("serial", serial);
-                passed.seen_in(order.as_ref(), run, nest, closed.ended)
+                let passed = Refusal::of(R::UnitPassed).about("serial", &closed.opened.serial);
+                passed.in_run(&closed.opened, closed.ended)
             }
             Self::RunTaken(run) => Refusal::of(R::CommandIdReused).about("run", run),
             Self::Running(opened) => {
-                let RunOpened { serial, order, run, nest, started, .. } = &**opened;
-                let running = Refusal::of(R::UnitRunning).about("serial", serial).about("run", run);
-                running.seen_in(order.as_ref(), run, nest, *started)
+                let running = Refusal::of(R::UnitRunning).about("serial", &opened.serial);
+                running.about("run", opened.run).in_run(opened, opened.started)
             }
             Self::Quarantined { serial, .. } => Refusal::of(R::UnitQuarantined).about("serial", serial),
             Self::Scrapped { serial, last } => {
                 let scrapped = Refusal::of(R::UnitScrapped).about("serial", serial);
-                last.iter().fold(scrapped, |scrapped, last| {
-                    scrapped.seen_in(last.order.as_ref(), &last.run, &last.nest, last.started)
-                })
+                last.iter().fold(scrapped, |scrapped, last| scrapped.in_run(last, last.started))
             }
             Self::NotPassed(serial) => Refusal::of(R::UnitNotPassed).about("serial", serial),
             Self::NeverSeen(serial) => Refusal::of(R::UnitUnknown).about("serial", serial),
