@@ -18,7 +18,7 @@ use anyhow::{Context, bail, ensure};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
 
@@ -26,8 +26,9 @@ use crate::child::Child;
 
 /// Somebody who writes to the disk.
 pub struct Writer<A> {
-    /// The process that writes, leader of a process group of its own (`CommandExt::process_group(0)`): the whole
-    /// group is stopped and killed.
+    /// The process that writes, and the only one that does; leader of a process group of its own
+    /// (`CommandExt::process_group(0)`). It is stopped alone, as a process that traces it must go on for it to stop,
+    /// and killed with its group.
     pub child: Child,
     /// What is acknowledged, as it comes. Must end soon after `child` is dead, and hold nothing that was not
     /// acknowledged while it ran.
@@ -156,8 +157,8 @@ impl Disk {
             acknowledged.push(next.context("the writer ended by itself; see what it printed")?);
         }
         let end = Instant::now() + more;
-        loop {
-            match writer.acknowledged.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            match writer.acknowledged.recv_timeout(left) {
                 Ok(next) => acknowledged.push(next),
                 Err(RecvTimeoutError::Timeout) => break,
                 Err(RecvTimeoutError::Disconnected) => bail!("the writer ended by itself"),
@@ -165,7 +166,7 @@ impl Disk {
         }
 
         let pid = Pid::from_raw(i32::try_from(writer.child.id())?);
-        killpg(pid, Signal::SIGSTOP)?;
+        kill(pid, Signal::SIGSTOP)?;
         while !is_stopped(pid)? {
             thread::yield_now();
         }
@@ -193,11 +194,22 @@ impl Disk {
     }
 }
 
-/// As the kernel tells: a process that somebody traces is not reported to its parent when it stops.
+/// Whether all its threads are, as the kernel tells: a process that somebody traces is not reported to its parent
+/// when it stops.
 fn is_stopped(pid: Pid) -> anyhow::Result<bool> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let state = stat.rsplit_once(") ").map(|(_, state)| state.starts_with(['T', 't']));
-    state.with_context(|| format!("the kernel says of process {pid}: {stat}"))
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // It may end while the others are looked at.
+        let Ok(stat) = std::fs::read_to_string(thread?.path().join("stat")) else { return Ok(false) };
+        let (name, state) = stat.rsplit_once(") ").with_context(|| format!("the kernel says {stat:?}"))?;
+        ensure!(
+            !(state.starts_with('Z') && name.starts_with(&format!("{pid} "))),
+            "the writer ended by itself"
+        );
+        if !state.starts_with(['T', 't']) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {
