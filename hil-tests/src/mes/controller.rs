@@ -43,7 +43,7 @@ use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use super::{
     interlock::Gate,
-    store::{Batch, HeadRow, Place, ResultRow, Store, StoreError, StoredHead},
+    store::{Batch, HeadRow, Kept, Place, ResultRow, Store, StoreError, StoredHead},
     temper::{Acknowledges, Temper},
     tls::{self, Station},
 };
@@ -330,17 +330,20 @@ impl Controller {
                 None => refuse(sequence, "no known report".to_owned()),
             }
         }
-        let kept = self.store.keep(batch).await?;
+        let count = self.count.clone();
+        let counted = move |kept: &Kept| {
+            count.send_modify(|count| {
+                count.received += received;
+                count.kept += kept.results;
+                count.heads += kept.heads;
+            });
+        };
+        let kept = self.store.keep(batch, counted).await?;
         for other in kept.others {
             let reason = "another report has this number: does another station have the same name, or did this one \
                           lose its log?";
             refuse(u64::try_from(other).unwrap_or_default(), reason.to_owned());
         }
-        self.count.send_modify(|count| {
-            count.received += received;
-            count.kept += kept.results;
-            count.heads += kept.heads;
-        });
         ended.map(|()| refused)
     }
 }

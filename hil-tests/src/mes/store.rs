@@ -107,8 +107,8 @@ trait Database {
 
 type Show<'a> = dyn FnMut(String, u64, &[u8]) -> anyhow::Result<()> + 'a;
 
-/// A batch, and who waits for it.
-type Order = (Batch, oneshot::Sender<Result<Kept, StoreError>>);
+/// A batch, and who is told what became of it.
+type Order = (Batch, Box<dyn FnOnce(Result<Kept, StoreError>) + Send>);
 
 /// An open store. Clones are the same one.
 #[derive(Clone)]
@@ -201,14 +201,25 @@ impl Store {
         Ok(Self { place, orders })
     }
 
-    /// Keeps a batch; ready once it is durable.
+    /// Keeps a batch; ready once it is durable. `count` learns what is kept, also if nobody waits any more.
     ///
     /// # Errors
     /// Nothing of the batch is kept, or nobody knows: it may be given again.
-    pub async fn keep(&self, batch: Batch) -> Result<Kept, StoreError> {
+    pub async fn keep(
+        &self,
+        batch: Batch,
+        count: impl FnOnce(&Kept) + Send + 'static,
+    ) -> Result<Kept, StoreError> {
         let (answer, kept) = oneshot::channel();
         let gone = || StoreError::Away("its thread has ended".to_owned());
-        self.orders.send((batch, answer)).map_err(|_| gone())?;
+        let tell = move |kept: Result<Kept, StoreError>| {
+            if let Ok(kept) = &kept {
+                count(kept);
+            }
+            // Whoever asked may be gone; then the station asks again.
+            let _ = answer.send(kept);
+        };
+        self.orders.send((batch, Box::new(tell))).map_err(|_| gone())?;
         kept.await.map_err(|_| gone())?
     }
 
@@ -283,9 +294,8 @@ fn write(mut database: Box<dyn Database>, taken: &Mutex<mpsc::Receiver<Order>>) 
                 .collect(),
             Err(error) => vec![Err(error); batches.len()],
         };
-        for ((_, answer), kept) in orders.into_iter().zip(kept) {
-            // Whoever asked may be gone; then the station asks again.
-            let _ = answer.send(kept);
+        for ((_, tell), kept) in orders.into_iter().zip(kept) {
+            tell(kept);
         }
     }
 }
