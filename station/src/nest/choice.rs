@@ -64,7 +64,8 @@ impl Choice {
         }
         // One whose instruments are being asked is free in a moment, perhaps.
         looks.sort_by_key(|(_, look)| (look.free_since.is_none(), look.free_since));
-        let (mut refusals, mut unproven) = (Vec::new(), 0);
+        // Told by name, in whatever order they were tried.
+        let (mut refusals, mut unproven) = (BTreeMap::new(), 0);
         for (nest, look) in looks {
             // The same command may be carried out at this moment, or have been: each attempt has its own turn.
             let turn = self.commands.begin(wanted.command.clone()).await?;
@@ -73,11 +74,11 @@ impl Choice {
                 return Ok(known.opened.nest);
             }
             if let Some(reason) = taken(&look) {
-                refusals.push(format!("{}: {reason}", nest.name()));
+                refusals.insert(nest.name(), format!("{}: {reason}", nest.name()));
                 continue;
             }
             if let Some(due) = look.golden.due {
-                refusals.push(format!("{}: {}", nest.name(), due.reason));
+                refusals.insert(nest.name(), format!("{}: {}", nest.name(), due.reason));
                 unproven += 1;
                 continue;
             }
@@ -93,12 +94,14 @@ impl Choice {
                     | StartError::LeftPack { .. }
                     | StartError::GoldenDue { .. }
                     | StartError::OutOfOrder(_)),
-                ) => refusals.push(refusal.to_string()),
+                ) => {
+                    refusals.insert(nest.name(), refusal.to_string());
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }
         let all_unproven = unproven == refusals.len();
-        let reasons = refusals.join("; ");
+        let reasons = refusals.into_values().collect::<Vec<_>>().join("; ");
         Err(if all_unproven { StartError::NoneProven(reasons) } else { StartError::NoneFree(reasons) }.into())
     }
 }
