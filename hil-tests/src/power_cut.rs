@@ -150,7 +150,7 @@ impl Disk {
     }
 
     /// Cuts the power under the writer; gives what it acknowledged, and the disk as it is mounted after that.
-    fn cut<A>(&self, writer: Writer<A>, (count, more): (u64, Duration)) -> anyhow::Result<Vec<A>> {
+    fn cut<A>(&self, mut writer: Writer<A>, (count, more): (u64, Duration)) -> anyhow::Result<Vec<A>> {
         let mut acknowledged = Vec::new();
         while (acknowledged.len() as u64) < count {
             let next = writer.acknowledged.recv();
@@ -168,6 +168,7 @@ impl Disk {
         let pid = Pid::from_raw(i32::try_from(writer.child.id())?);
         kill(pid, Signal::SIGSTOP)?;
         while !is_stopped(pid)? {
+            ensure!(writer.child.try_wait()?.is_none(), "the writer ended by itself");
             thread::yield_now();
         }
         let copied = self.copy_image();
@@ -200,12 +201,8 @@ fn is_stopped(pid: Pid) -> anyhow::Result<bool> {
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         // It may end while the others are looked at.
         let Ok(stat) = std::fs::read_to_string(thread?.path().join("stat")) else { return Ok(false) };
-        let (name, state) = stat.rsplit_once(") ").with_context(|| format!("the kernel says {stat:?}"))?;
-        ensure!(
-            !(state.starts_with('Z') && name.starts_with(&format!("{pid} "))),
-            "the writer ended by itself"
-        );
-        if !state.starts_with(['T', 't']) {
+        let state = stat.rsplit_once(") ").map(|(_, state)| state.starts_with(['T', 't']));
+        if !state.with_context(|| format!("the kernel says of a thread of process {pid}: {stat}"))? {
             return Ok(false);
         }
     }
