@@ -10,7 +10,7 @@ use factory_hil_tests::{
     cluster::Cluster,
     mes::{
         process::ControllerProcess,
-        store::{Place, Store},
+        store::{Batch, Kept, Place, ResultRow, Store},
     },
 };
 use factory_proto::{
@@ -219,6 +219,7 @@ macro_rules! on_both {
 
 on_both! {
     what_comes_again_changes_nothing
+    what_is_kept_is_counted_also_when_nobody_waits_any_more
     replicas_that_get_the_same_reports_at_once_keep_each_once
     a_controller_killed_amid_a_batch_has_what_it_acknowledged_and_nothing_twice
     what_can_never_be_kept_is_refused_by_name_and_the_rest_is_kept
@@ -241,6 +242,20 @@ async fn what_comes_again_changes_nothing(ground: Ground) -> anyhow::Result<()> 
     let controller = ground.controller()?;
     send(controller.address, "line-1", 1..=100, &acknowledged).await?;
     ground.has(&["line-1", "line-2"], 1..=100)
+}
+
+async fn what_is_kept_is_counted_also_when_nobody_waits_any_more(ground: Ground) -> anyhow::Result<()> {
+    let store = Store::open(ground.store.parse()?)?;
+    let results = vec![ResultRow::new("line-1", 1, unit("line-1", 1))?];
+    let (counted, count) = std::sync::mpsc::channel();
+    let tell = move |kept: &Kept| drop(counted.send(kept.clone()));
+    tokio::select! {
+        biased;
+        _ = store.keep(Batch { results, ..Batch::default() }, tell) => {}
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(count.recv_timeout(PATIENCE)?, Kept { results: 1, ..Kept::default() });
+    Ok(())
 }
 
 async fn replicas_that_get_the_same_reports_at_once_keep_each_once(ground: Ground) -> anyhow::Result<()> {

@@ -204,17 +204,17 @@ async fn a_unit_without_a_nest_goes_into_the_one_that_has_been_free_for_longest(
     let folder = tempfile::tempdir()?;
     let (mut rig, mut station) = line(folder.path(), &["A", "B", "C"]).await?;
     // Whichever they are in.
-    for (nest, number) in [("B", 1), ("A", 2), ("C", 3)] {
+    for (nest, number) in [("B", 1), ("C", 2), ("A", 3)] {
         let unit = line::make_one(&rig, &mut station, "WO-1", nest, &Assembly::sound(number)).await?;
         assert_eq!(unit.outcome(), Outcome::Pass, "{}", unit.reason);
     }
-    park(&mut station, "A", Uuid::now_v7(), "its lid is broken").await?;
-    for (nest, number) in [("B", 4), ("C", 5)] {
+    park(&mut station, "C", Uuid::now_v7(), "its lid is broken").await?;
+    for (nest, number) in [("B", 4), ("A", 5)] {
         line::lay(&rig, nest, &Assembly::sound(number))?;
     }
     let [first, second] = [Uuid::now_v7(), Uuid::now_v7()];
     // They stand still, so that the nests stay busy.
-    for nest in ["B", "C"] {
+    for nest in ["B", "A"] {
         rig.simulator(nest, Simulator::Target)?.signal(Signal::SIGSTOP)?;
     }
     let started = start(&mut station, first, "", "SN0004").await?;
@@ -224,15 +224,20 @@ async fn a_unit_without_a_nest_goes_into_the_one_that_has_been_free_for_longest(
         tokio::join!(async { start(&mut station.clone(), first, "", "SN0004").await }, async {
             start(&mut station.clone(), second, "", "SN0005").await
         });
-    assert_eq!((again?, other?.nest), (started.clone(), "C".to_owned()));
+    let other = other?;
+    assert_eq!((again?, other.nest.as_str()), (started.clone(), "A"));
     refused(
         start(&mut station, first, "", "SN0005").await,
         Code::AlreadyExists,
         "was used before, for StartUnit or with other contents",
     );
     let refusal = start(&mut station, Uuid::now_v7(), "", "SN0006").await;
-    let text = "no nest takes a unit: A: parked by anna: its lid is broken; enable it; B: busy with run";
-    refused(refusal, Code::FailedPrecondition, text);
+    // By their names, though the parked one was tried first.
+    let text = format!(
+        "no nest takes a unit: A: busy with run {}; B: busy with run {}; C: parked by anna: its lid is broken; enable it",
+        other.run_id, started.run_id
+    );
+    refused(refusal, Code::FailedPrecondition, &text);
     // Neither is an order closed over units that are being made, nor do they end with a pause.
     let request = CloseWorkOrderRequest {
         command_id: Uuid::now_v7().to_string(),
@@ -249,7 +254,7 @@ async fn a_unit_without_a_nest_goes_into_the_one_that_has_been_free_for_longest(
     };
     station.pause_work_order(request).await?;
     rig.kill_station()?;
-    for nest in ["B", "C"] {
+    for nest in ["B", "A"] {
         rig.simulator(nest, Simulator::Target)?.signal(Signal::SIGCONT)?;
     }
     rig.start_station()?;
